@@ -1,0 +1,27 @@
+# A private virtual environment in .venv; nothing is installed outside this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test unit check clean
+
+demo: .venv/ready
+	$(BIN)/python docs/examples/demo.py
+
+test: .venv/ready
+	$(BIN)/pytest -n auto
+
+unit: .venv/ready
+	$(BIN)/pytest -n auto -m "not slow"
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch .venv/ready
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,30 @@
+"""cas: git for machine-learning runs.
+
+The public names load when they are first used, so that `cas --version` and a training script's
+own start stay instant.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cas.errors import CasError
+    from cas.tracking.run import Run, fork, track
+
+__all__ = ["CasError", "Run", "__version__", "fork", "track"]
+
+_HOMES = {
+    "CasError": "cas.errors",
+    "Run": "cas.tracking.run",
+    "fork": "cas.tracking.run",
+    "track": "cas.tracking.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cas' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

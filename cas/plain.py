@@ -1,0 +1,43 @@
+"""Any of our values as plain JSON data; behind `--json` and the pages alike."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from cas.ids import ObjectId
+
+
+def plain(value: object) -> Any:
+    """Return `value` as dicts, lists, strings, numbers, booleans and None.
+
+    Ids become hex, other bytes text with surrogate escapes, enums their lower-case names, frozen
+    values dicts of their fields.
+    """
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return str(value) if isinstance(value, ObjectId) else _text(value)
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item) for item in items]
+    return _fields(value)
+
+
+def _fields(value: object) -> Any:
+    fields = getattr(value, "__dataclass_fields__", None)
+    if fields is None:
+        return str(value)
+    return {name: plain(getattr(value, name)) for name in fields}
+
+
+def _key(key: object) -> str:
+    text = plain(key)
+    return text if isinstance(text, str) else str(text)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
