@@ -1,0 +1,1 @@
+"""Named byte strings on some medium."""

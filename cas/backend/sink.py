@@ -1,0 +1,81 @@
+"""One new file on its way to disk."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cas.backend.files import FileOps, while_writing, write_fully
+from cas.errors import InvalidInputError
+from cas.ids import Buffer
+
+
+class FileSink:
+    """An open new file; the first failure closes and removes it.
+
+    A failed fsync above all: the kernel may drop the pages and call the next fsync a success, so
+    nothing is ever tried again on the same handle.
+    """
+
+    def __init__(self, ops: FileOps, fd: int, path: str, *, shown: str) -> None:
+        self._ops = ops
+        self._fd: int | None = fd
+        self._path = path
+        self._shown = shown  # the path that people know, where the file is a temporary one
+        self._pid = os.getpid()
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Append these buffers, in order."""
+        fd = self._open()
+        try:
+            write_fully(self._ops, fd, buffers)
+        except BaseException as error:
+            self.discard()
+            self._raise(error)
+
+    def seal(self) -> None:
+        """Make all bytes durable; the name is durable after `Backend.sync`."""
+        fd = self._open()
+        try:
+            self._ops.fsync(fd)
+        except BaseException as error:
+            self.discard()
+            self._raise(error)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file without a sync; for what may be lost."""
+        fd, self._fd = self._open(), None
+        try:
+            # Over NFS this is where a full disk is told.
+            self._ops.close(fd)
+        except BaseException as error:
+            self._remove()
+            self._raise(error)
+
+    def discard(self) -> None:
+        """Remove what was written; without effect when sealed or discarded before."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        with suppress(OSError):
+            self._ops.close(fd)
+        if os.getpid() == self._pid:  # in a forked child the file is still the parent's
+            self._remove()
+
+    def _open(self) -> int:
+        if self._fd is None:
+            raise InvalidInputError(f"{self._shown} is sealed or discarded: it takes no more bytes")
+        if os.getpid() != self._pid:
+            raise InvalidInputError(
+                f"{self._shown} belongs to the process that this one is forked from"
+            )
+        return self._fd
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # a file that stays is listed nowhere, and gc removes it
+            self._ops.unlink(self._path)
+
+    def _raise(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            raise while_writing(error, self._shown) from error
+        raise error

@@ -1,0 +1,1 @@
+"""Reversible transforms of bytes, and the rules for cutting them."""
