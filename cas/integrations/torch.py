@@ -1,0 +1,248 @@
+"""torch: its tensors and small values in a state, its random numbers, flags and versions.
+
+The only home of torch. It is imported when torch is loaded already, or when a tensor must be made.
+
+Format: docs/format/state.md.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from cas.errors import CorruptionError, UnsupportedError
+from cas.objects.canonical import Value
+from cas.objects.framework import TensorView
+from cas.objects.manifest import DTYPES, TensorRow
+
+SIZE = "torch.Size"
+DTYPE = "torch.dtype"
+DEVICE = "torch.device"
+PREFIX = "torch."
+
+# Every dtype of the table that this torch has.
+_DTYPES: dict[str, torch.dtype] = {
+    name: dtype for name in DTYPES if isinstance(dtype := getattr(torch, name, None), torch.dtype)
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# Bytes are copied as integers of the same size: that touches no NaN, and works for the dtypes that
+# have no kernels of their own.
+_CARRIERS = {
+    1: torch.uint8,
+    2: torch.int16,
+    4: torch.int32,
+    8: torch.int64,
+    16: torch.complex128,
+}
+
+
+class TorchFramework:
+    """Tensors of exactly type torch.Tensor, and torch.Size, dtype and device.
+
+    Device, requires_grad and memory format are not stored: tensors come back on the CPU.
+    """
+
+    tensor_tag = "tensor"
+    tags = frozenset({SIZE, DTYPE, DEVICE})
+
+    def view(self, value: object) -> TensorView | None:
+        """Return a look at a dense tensor with data; None for everything else."""
+        if type(value) is not torch.Tensor or _hindrance(value) is not None:
+            return None
+        tensor = value
+        return TensorView(
+            dtype=_NAMES[tensor.dtype],
+            shape=tuple(tensor.shape),
+            identity=_identity(tensor),
+            buffer=lambda: _bytes(tensor),
+        )
+
+    def encode(self, value: object) -> list[Value] | None:
+        """Return a size, dtype or device as a tagged array, or None."""
+        if type(value) is torch.Size:
+            return [SIZE, *map(int, value)]
+        if type(value) is torch.dtype:
+            return [DTYPE, str(value).removeprefix(PREFIX)]
+        if type(value) is torch.device:
+            return [DEVICE, str(value)]
+        return None
+
+    def explain(self, value: object) -> str | None:
+        """Return why a value of torch cannot be stored; None when it is not torch's."""
+        if type(value) is torch.Tensor:
+            return _hindrance(value)
+        if isinstance(value, torch.nn.Parameter):
+            return "a Parameter: store the module's state_dict(), or the Parameter's detach()"
+        if isinstance(value, torch.Tensor):
+            return f"{type(value).__name__} is a subclass of torch.Tensor: store a plain tensor"
+        if isinstance(value, torch.nn.Module):
+            return f"{type(value).__name__} is a module: store its state_dict()"
+        if isinstance(value, torch.Generator):
+            return "a generator: store its get_state()"
+        return None
+
+    def decode(self, tag: str, args: Sequence[Value]) -> object:
+        """Return the size, dtype or device that stands under `tag`."""
+        if tag == SIZE:
+            if not all(type(length) is int for length in args):
+                raise CorruptionError(f"state: {tag} holds something else than ints")
+            return torch.Size(args)  # type: ignore[arg-type]  # all ints, as was just checked
+        name = args[0] if len(args) == 1 else None
+        if not isinstance(name, str):
+            raise CorruptionError(f"state: {tag} does not hold one name")
+        return _dtype(name) if tag == DTYPE else _device(name)
+
+    def tensor(self, row: TensorRow, data: bytearray, extra: tuple[str, ...]) -> object:
+        """Return the tensor of `row`, on the CPU, over the memory of `data`."""
+        _expect_little_endian()
+        if extra:
+            raise CorruptionError(f"state: tensor {row.label} has arguments: {extra!r}")
+        dtype = _DTYPES.get(row.dtype)
+        if dtype is None:
+            raise UnsupportedError(
+                f"tensor {row.label} has dtype {row.dtype}, which torch {torch.__version__} lacks"
+            )
+        try:
+            with _quiet():
+                if not data:
+                    return torch.empty(row.shape, dtype=dtype, device="cpu")
+                return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(row.shape)
+        except (RuntimeError, ValueError, OverflowError) as error:
+            raise CorruptionError(f"state: no tensor {row.label}: {error}") from error
+
+
+NAME = "torch"
+ADAPTER = TorchFramework()
+
+
+def rng_state() -> dict[str, object]:
+    """Return the states of the generators of the CPU and, once CUDA is in use, of its devices."""
+    state: dict[str, object] = {"cpu": torch.get_rng_state()}
+    cuda: Any = torch.cuda
+    if cuda.is_available() and cuda.is_initialized():
+        state["cuda"] = list(cuda.get_rng_state_all())
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Set the generators to what `rng_state` returned; devices that are not here are left out."""
+    torch.set_rng_state(state["cpu"])
+    for device, one in enumerate(state.get("cuda", ())):
+        if device < torch.cuda.device_count():
+            torch.cuda.set_rng_state(one, device)
+
+
+def set_seeds(seed: int) -> None:
+    """Seed the generators of all devices, also of those that are not in use yet."""
+    torch.manual_seed(seed)
+
+
+def determinism() -> dict[str, object]:
+    """Return the settings on which it depends whether two equal runs give equal numbers."""
+    readings: dict[str, Callable[[], object]] = {
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+        "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled,
+        "cudnn_enabled": lambda: torch.backends.cudnn.enabled,
+        "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
+        "cudnn_allow_tf32": lambda: torch.backends.cudnn.allow_tf32,
+        "matmul_allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+        "matmul_precision": torch.get_float32_matmul_precision,
+        "default_dtype": lambda: str(torch.get_default_dtype()).removeprefix(PREFIX),
+        "num_threads": torch.get_num_threads,
+        "num_interop_threads": torch.get_num_interop_threads,
+    }
+    return {name: _reading(read) for name, read in readings.items()}
+
+
+def versions() -> dict[str, object]:
+    """Return the versions of torch and of what it was built with; leaves CUDA asleep."""
+    found = {
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "cudnn": _reading(torch.backends.cudnn.version),
+    }
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def _hindrance(tensor: torch.Tensor) -> str | None:
+    """Return why a tensor cannot be stored, if it cannot."""
+    layout, dtype = (str(word).removeprefix(PREFIX) for word in (tensor.layout, tensor.dtype))
+    reasons = {
+        "a nested tensor: store its unbind()": tensor.is_nested,
+        "a quantized tensor: store int_repr() with its scales and zero points": tensor.is_quantized,
+        f"a tensor of layout {layout}: store to_dense(), or its indices and values": (
+            tensor.layout is not torch.strided
+        ),
+        "a tensor on the meta device has no data": tensor.is_meta,
+        "a tensor with named dimensions: store rename(None)": (
+            any(name is not None for name in getattr(tensor, "names", ()))
+        ),
+        f"dtype {dtype} has no portable form": tensor.dtype not in _NAMES,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _identity(tensor: torch.Tensor) -> Hashable:
+    memory = tensor.untyped_storage().data_ptr()
+    return (
+        # Memory of no size, and that of some devices, has no address to tell tensors apart by.
+        memory or ("no address", id(tensor)),
+        str(tensor.device),
+        tensor.storage_offset(),
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.dtype,
+        tensor.is_conj(),
+        tensor.is_neg(),
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the row-major bytes: the tensor's own memory where it lies so on the CPU."""
+    _expect_little_endian()
+    with _quiet():
+        plain = tensor.detach().resolve_conj().resolve_neg()
+        carried = plain.view(_CARRIERS[plain.dtype.itemsize]).cpu().contiguous()
+        return carried.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UnsupportedError(f"torch {torch.__version__} has no dtype {name!r}")
+    return dtype
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UnsupportedError(f"torch {torch.__version__} has no device {name!r}") from error
+
+
+def _reading(read: Callable[[], object]) -> object:
+    """Return a setting, or None where this torch does not tell it."""
+    try:
+        with _quiet():
+            return read()
+    except (RuntimeError, AttributeError):
+        # Asking for TF32 in the old way is an error once a program has set it in the new one.
+        return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's remarks on experimental dtypes and old names from the user's training."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _expect_little_endian() -> None:
+    if sys.byteorder != "little":
+        raise UnsupportedError("tensors of torch are stored and read on little-endian hosts only")

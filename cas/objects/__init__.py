@@ -1,0 +1,1 @@
+"""The four kinds of object as frozen values with canonical bytes."""

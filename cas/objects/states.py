@@ -1,0 +1,63 @@
+"""From a Python value to a state manifest and its blobs, and back.
+
+Where the bytes go and come from is the caller's: a transaction that stores them, a staging buffer,
+a store that reads them.
+
+Format: docs/format/state.md.
+"""
+
+from collections.abc import Callable, Sequence
+
+from cas.errors import CorruptionError
+from cas.ids import BlobId, blob_id
+from cas.objects.framework import Framework
+from cas.objects.manifest import DTYPES, INLINE_LIMIT, State, TensorRow
+from cas.objects.pystate import Flat, flatten, unflatten
+
+WriteBlob = Callable[[memoryview, int], BlobId]
+ReadBlob = Callable[[BlobId, int], bytearray]
+
+
+def build_state(value: object, frameworks: Sequence[Framework], write_blob: WriteBlob) -> State:
+    """Return the state of `value`; `write_blob(data, width)` stores the tensors not kept inline.
+
+    `width` is the size of a number in the data, which is what its compression goes by. Rows stand
+    in the order in which the value first names them. Raises UnstorableError, with the path, before
+    anything is written.
+    """
+    return assemble(flatten(value, frameworks), write_blob)
+
+
+def assemble(flat: Flat, write_blob: WriteBlob) -> State:
+    """Return the state of a value that is flattened already."""
+    rows: list[TensorRow] = []
+    for path, view in flat.views:
+        data = view.buffer()
+        inline = bytes(data) if data.nbytes <= INLINE_LIMIT else None
+        id = write_blob(data, number_width(view.dtype)) if inline is None else blob_id(inline)
+        rows.append(TensorRow(path, view.dtype, view.shape, id, inline))
+    return State(flat.value, tuple(rows))
+
+
+def load_state(state: State, frameworks: Sequence[Framework], read_blob: ReadBlob) -> object:
+    """Return the Python value of `state`; `read_blob(id, nbytes)` returns memory it gives away.
+
+    Raises CorruptionError for what contradicts the format, and UnsupportedError for a value whose
+    framework is not among `frameworks`.
+    """
+
+    def make(framework: Framework, number: int, extra: tuple[str, ...]) -> object:
+        if not 0 <= number < len(state.rows):
+            raise CorruptionError(f"state: there is no row {number}")
+        row = state.rows[number]
+        data = bytearray(row.data) if row.data is not None else read_blob(row.id, row.nbytes)
+        if len(data) != row.nbytes:
+            raise CorruptionError(f"state: {row.label} has {len(data)} bytes, not {row.nbytes}")
+        return framework.tensor(row, data, extra)
+
+    return unflatten(state.value, make, frameworks)
+
+
+def number_width(dtype: str) -> int:
+    """Return the size of one number of `dtype`: a complex element holds two."""
+    return DTYPES[dtype] // 2 if dtype.startswith("complex") else DTYPES[dtype]
