@@ -1,0 +1,36 @@
+"""Every key and file that a repository uses, in one place.
+
+Format: docs/format/layout.md.
+"""
+
+from typing import Final
+
+FORMAT: Final = "format"
+CONFIG: Final = "config.json"
+ROOTS: Final = "roots/"
+SNAPSHOTS: Final = "snapshots/"
+PACKS: Final = "packs/"
+INDEX: Final = "index/"
+TMP: Final = "tmp/"
+JOURNALS: Final = "journals"  # a folder of plain files under OS locks, not a key prefix
+SESSIONS: Final = "sessions"  # likewise
+
+RUNS: Final = "runs/"
+OPEN: Final = "open/"
+TAGS: Final = "tags/"
+HEADS: Final = "heads/"
+DATASETS: Final = "datasets/"
+MODELS: Final = "models/"
+REPRODUCTIONS: Final = "reproductions/"
+HOLDS: Final = "holds/"
+MAIN: Final = "heads/main"
+
+
+def root_key(seq: int) -> str:
+    """Return the key of the root with this number."""
+    return f"{ROOTS}{seq:016d}"
+
+
+def snapshot_key(name: bytes) -> str:
+    """Return the key of a snapshot of refs or of the pack list."""
+    return f"{SNAPSHOTS}{name.hex()}"

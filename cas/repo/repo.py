@@ -1,0 +1,177 @@
+"""A repository: a store, its roots and refs, under one backend.
+
+Opening reads one small file; everything else is read when it is asked for.
+Format: docs/format/layout.md.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from cas.backend.base import Span
+from cas.backend.local import LocalBackend
+from cas.errors import (
+    ConflictError,
+    CorruptionError,
+    InvalidInputError,
+    NoRepositoryError,
+    NotFoundError,
+    ReadOnlyError,
+    UnsupportedError,
+)
+from cas.ids import CommitId, ManifestId, ObjectId, TreeId
+from cas.objects.commit import Commit
+from cas.objects.kind import Kind
+from cas.repo import root as roots
+from cas.repo.layout import FORMAT
+from cas.repo.root import FIRST_PREVIOUS, Operation, Root
+from cas.store.packed import PackedStore
+
+if TYPE_CHECKING:
+    from cas.objects.manifest import Manifest
+    from cas.objects.tree import Entry, Node
+
+VERSION: Final = 1
+FEATURES: Final = frozenset[str]()
+HEAD_LINE: Final = "cas repository"
+HINT: Final = "root"
+
+
+class Repo:
+    """An open repository."""
+
+    def __init__(self, path: Path, *, who: str, clock: Callable[[], int]) -> None:
+        """Take an existing repository; `clock` returns microseconds since the epoch."""
+        self.path = path
+        self.who = who
+        self.clock = clock
+        self.backend = LocalBackend(path)
+        self._root: Root | None = None
+        self.store = PackedStore(self.backend, lambda: self.refresh().packs)
+
+    @classmethod
+    def open(cls, path: Path, *, who: str = "", clock: Callable[[], int] = lambda: 0) -> Self:
+        """Open the repository in `path`; raise NoRepositoryError or UnsupportedError."""
+        repo = cls(path, who=who, clock=clock)
+        try:
+            (raw,) = repo.backend.read(FORMAT, [Span(0, None)])
+        except NotFoundError:
+            raise NoRepositoryError(str(path)) from None
+        check_format(raw, str(path))
+        return repo
+
+    @classmethod
+    def create(cls, path: Path, *, who: str, clock: Callable[[], int]) -> Self:
+        """Make a new repository in `path`; raise ConflictError when there is one already."""
+        if (path / FORMAT).exists():
+            raise ConflictError(f"repository {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReadOnlyError(f"cannot make a repository in {path}: {error.strerror}") from error
+        repo = cls(path, who=who, clock=clock)
+        operation = Operation(os.urandom(16), who, "init", clock())
+        first = Root(seq=1, previous=FIRST_PREVIOUS, operation=operation)
+        # The format file comes last: with it the folder is a repository, and has its first root.
+        repo._root = roots.publish(repo.backend, first, os.urandom(16))
+        lines = (HEAD_LINE, f"version {VERSION}", "requires", f"id {os.urandom(16).hex()}")
+        repo.backend.put_new(FORMAT, "".join(f"{line}\n" for line in lines).encode())
+        return repo
+
+    @property
+    def root(self) -> Root:
+        """The newest root that this handle has seen."""
+        return self._root or self.refresh()
+
+    def refresh(self) -> Root:
+        """Return the newest root there is."""
+        hint = self._root.seq if self._root else _number(self.backend.read_hint(HINT))
+        self._root = roots.newest(self.backend, hint)
+        return self._root
+
+    def adopt(self, root: Root) -> None:
+        """Take a root that this handle has just published as the newest."""
+        self._root = root
+        self.backend.write_hint(HINT, str(root.seq))
+
+    def commit(self, id: CommitId) -> Commit:
+        """Return a commit; raise NotFoundError."""
+        return Commit.from_bytes(self.store.read(Kind.COMMIT, id))
+
+    def node(self, id: TreeId) -> "Node":
+        """Return one node of a tree; raise NotFoundError."""
+        from cas.objects.tree import Node
+
+        return Node.from_bytes(self.store.read(Kind.TREE, id))
+
+    def manifest(self, id: ManifestId) -> "Manifest":
+        """Return a manifest; raise NotFoundError."""
+        from cas.objects.manifest import manifest_from_bytes
+
+        return manifest_from_bytes(self.store.read(Kind.MANIFEST, id))
+
+    def entries(self, tree: ObjectId) -> Iterator["Entry"]:
+        """Yield the entries of one directory, in order."""
+        from cas.objects.tree import scan
+
+        return scan(TreeId(tree), self.node)
+
+    def lookup(self, tree: ObjectId, path: bytes) -> "Entry | None":
+        """Return the entry at a `/`-separated path below a directory, if it is there."""
+        from cas.objects.tree import EntryKind, find
+
+        entry = None
+        for name in path.strip(b"/").split(b"/"):
+            if entry is not None:
+                if entry.kind is not EntryKind.TREE or not entry.stored:
+                    return None
+                tree = entry.id
+            entry = find(TreeId(tree), name, self.node)
+            if entry is None:
+                return None
+        return entry
+
+    def document(self, tree: ObjectId, path: str) -> object:
+        """Return the JSON document at a path below a directory, None when there is none."""
+        from cas.objects.document import read_document
+
+        entry = self.lookup(tree, path.encode())
+        if entry is None or not entry.stored:
+            return None
+        return read_document(self.store.read(Kind.BLOB, entry.id))
+
+
+def check_format(raw: bytes, place: str) -> None:
+    """Insist that the format file is one that this version can work with."""
+    try:
+        head, version, requires = raw.decode().splitlines()[:3]
+        number = int(version.removeprefix("version "))
+    except ValueError:
+        raise CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy") from None
+    if head != HEAD_LINE:
+        raise CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy")
+    if number > VERSION:
+        raise UnsupportedError(
+            f"repository {place} has format {number}; this cas knows up to {VERSION}: upgrade cas"
+        )
+    missing = set(requires.split()[1:]) - FEATURES
+    if missing:
+        raise UnsupportedError(
+            f"repository {place} requires {', '.join(sorted(missing))}: upgrade cas"
+        )
+
+
+def check_ref(name: str) -> str:
+    """Return a ref's name; raise InvalidInputError when it cannot be one."""
+    parts = name.split("/")
+    bad = any(not part or part.startswith((".", "-")) or ".." in part for part in parts)
+    if bad or len(name) > 400 or any(c in "@~^: \\" or not c.isprintable() for c in name):
+        raise InvalidInputError(
+            f"{name!r} cannot be a name: letters, digits, '.', '_', '-' in parts between '/'"
+        )
+    return name
+
+
+def _number(hint: str | None) -> int:
+    return int(hint) if hint and hint.isascii() and hint.isdigit() and len(hint) < 20 else 0

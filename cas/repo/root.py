@@ -1,0 +1,329 @@
+"""Roots: numbered records of all that changes, and the only place where anything changes.
+
+A root states the live packs, the condemned ones, the tombstones and the refs, mostly as an
+immutable snapshot plus the changes since. It is created under the next number and never
+overwritten: whoever creates a number first has published, everyone else reads again.
+Format: docs/format/root.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from struct import Struct
+from typing import Any, ClassVar, Self
+
+from cas.backend.base import Backend, Span
+from cas.errors import CorruptionError, NotFoundError, UnsupportedError
+from cas.ids import Buffer, CommitId, ObjectId, digest
+from cas.objects import canonical
+from cas.repo.layout import root_key, snapshot_key
+from cas.store.pack import PackClass, PackInfo
+from cas.store.record import check_version
+
+ROOT_MAGIC = b"CASO"
+SNAPSHOT_MAGIC = b"CASS"
+VERSION = 1
+ENVELOPE = Struct("<4s B 3x I 32s")
+CHANGES_LIMIT = 1000
+FIRST_PREVIOUS = b"\0" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class RefChange:
+    """One ref that an operation moved; None stands for absent."""
+
+    name: str
+    old: CommitId | None
+    new: CommitId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Who did what and when; `id` tells a writer its own root from another's."""
+
+    id: bytes
+    who: str
+    what: str
+    time: int
+
+    ID_SIZE: ClassVar[int] = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A reference to an immutable file of refs or packs."""
+
+    name: bytes
+    check: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The state of a repository after one operation."""
+
+    seq: int
+    previous: bytes
+    operation: Operation
+    changes: tuple[RefChange, ...] = ()
+    packs: tuple[PackInfo, ...] = ()
+    condemned: tuple[PackInfo, ...] = ()
+    tombstones: Mapping[ObjectId, str] = field(default_factory=dict)
+    refs: Mapping[str, CommitId] = field(default_factory=dict)
+    refs_base: Snapshot | None = None
+    packs_base: Snapshot | None = None
+    check: bytes = b""
+
+    def listed(self, name: bytes) -> bool:
+        """Say whether this root lists the pack with this name."""
+        return any(info.name == name for info in self.packs)
+
+    def follow(
+        self,
+        operation: Operation,
+        changes: Iterable[RefChange] = (),
+        *,
+        packs: tuple[PackInfo, ...] | None = None,
+        condemned: tuple[PackInfo, ...] | None = None,
+    ) -> "Root":
+        """Return the root that comes after this one."""
+        moved = tuple(changes)
+        refs = dict(self.refs)
+        for change in moved:
+            refs.pop(change.name, None)
+            if change.new is not None:
+                refs[change.name] = change.new
+        return replace(
+            self,
+            seq=self.seq + 1,
+            previous=self.check,
+            operation=operation,
+            changes=moved,
+            packs=self.packs if packs is None else packs,
+            condemned=self.condemned if condemned is None else condemned,
+            refs=refs,
+            check=b"",
+        )
+
+
+def envelope(magic: bytes, body: bytes) -> bytes:
+    """Return a body with magic, version, length and digest in front."""
+    return ENVELOPE.pack(magic, VERSION, len(body), digest(body)) + body
+
+
+def opened(raw: Buffer, magic: bytes, what: str) -> tuple[bytes, bytes]:
+    """Return the body and its digest; raise CorruptionError or UnsupportedError."""
+    if len(raw) < ENVELOPE.size:
+        raise CorruptionError(f"{what} is cut short at {len(raw)} bytes")
+    found, version, length, check = ENVELOPE.unpack_from(raw)
+    if found != magic:
+        raise CorruptionError(f"{what} starts with {found!r}")
+    check_version(what, version, VERSION)
+    body = bytes(raw[ENVELOPE.size :])
+    if len(body) != length or digest(body) != check:
+        raise CorruptionError(f"{what} does not match its digest")
+    return body, check
+
+
+@dataclass(frozen=True, slots=True)
+class RootFile:
+    """A root as it stands on disk: snapshots by name, and the changes since them."""
+
+    raw: Mapping[str, Any]
+    check: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the root file."""
+        return envelope(ROOT_MAGIC, canonical.encode(dict(self.raw)))
+
+    @classmethod
+    def from_bytes(cls, raw: Buffer) -> Self:
+        """Read a root file; raise CorruptionError or UnsupportedError."""
+        body, check = opened(raw, ROOT_MAGIC, "a root")
+        value = canonical.decode(body)
+        if not isinstance(value, dict) or value.get("v") != 1:
+            raise UnsupportedError("a root of another format version")
+        return cls(value, check)
+
+
+def publish(backend: Backend, root: Root, new_name: bytes) -> Root:
+    """Create `root` under its number; raise ConflictError when the number is taken."""
+    root = _with_snapshots(backend, root, new_name)
+    file = RootFile(_plain(backend, root), b"")
+    data = file.to_bytes()
+    backend.put_new(root_key(root.seq), data)
+    return replace(root, check=RootFile.from_bytes(data).check)
+
+
+def read(backend: Backend, seq: int) -> Root:
+    """Return the root with this number; raise NotFoundError or CorruptionError."""
+    (raw,) = backend.read(root_key(seq), [Span(0, None)])
+    file = RootFile.from_bytes(raw)
+    try:
+        root = _root(backend, file)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CorruptionError(f"root {seq} does not have the fields of a root") from error
+    if root.seq != seq:
+        raise CorruptionError(f"root {seq} calls itself {root.seq}")
+    return root
+
+
+def newest(backend: Backend, hint: int) -> Root:
+    """Return the newest root, probing on from `hint`; a listing only helps to find a start."""
+    found = _try(backend, hint) if hint > 0 else None
+    if found is None:
+        numbers = [int(info.key.rpartition("/")[2]) for info in backend.scan("roots/")]
+        if not numbers:
+            raise CorruptionError("the repository has no root: restore it, or look with fsck")
+        found = read(backend, max(numbers))
+    while (after := _try(backend, found.seq + 1)) is not None:
+        found = after
+    return found
+
+
+def exists(backend: Backend, seq: int) -> bool:
+    """Say whether a root with this number has been created."""
+    try:
+        backend.read(root_key(seq), [Span(0, 1)])
+    except NotFoundError:
+        return False
+    return True
+
+
+def _try(backend: Backend, seq: int) -> Root | None:
+    try:
+        return read(backend, seq)
+    except NotFoundError as error:
+        if error.name != root_key(seq):
+            raise CorruptionError(f"root {seq} names {error.name}, which is gone") from error
+        return None
+
+
+def _with_snapshots(backend: Backend, root: Root, new_name: bytes) -> Root:
+    """Write a new snapshot for what has moved away too far from its last one."""
+    refs_base, packs_base = root.refs_base, root.packs_base
+    base = _refs_of(backend, refs_base)
+    if len(base.items() ^ root.refs.items()) > CHANGES_LIMIT:
+        names = sorted(root.refs)
+        value = {"names": names, "ids": b"".join(root.refs[name] for name in names)}
+        refs_base = _write_snapshot(backend, digest(new_name, b"refs", size=16), value)
+    listed = _packs_of(backend, packs_base)
+    if len({info.name for info in listed} ^ {info.name for info in root.packs}) > CHANGES_LIMIT:
+        name = digest(new_name, b"packs", size=16)
+        packs_base = _write_snapshot(backend, name, _columns(root.packs))
+    return replace(root, refs_base=refs_base, packs_base=packs_base)
+
+
+def _write_snapshot(backend: Backend, name: bytes, value: dict[str, Any]) -> Snapshot:
+    data = envelope(SNAPSHOT_MAGIC, canonical.encode(value))
+    backend.put_new(snapshot_key(name), data)
+    return Snapshot(name, opened(data, SNAPSHOT_MAGIC, "a snapshot")[1])
+
+
+def _snapshot(backend: Backend, base: Snapshot) -> dict[str, Any]:
+    (raw,) = backend.read(snapshot_key(base.name), [Span(0, None)])
+    body, check = opened(raw, SNAPSHOT_MAGIC, f"snapshot {base.name.hex()}")
+    value = canonical.decode(body)
+    if check != base.check or not isinstance(value, dict):
+        raise CorruptionError(f"snapshot {base.name.hex()} is not the one its root names")
+    return value
+
+
+def _refs_of(backend: Backend, base: Snapshot | None) -> dict[str, CommitId]:
+    if base is None:
+        return {}
+    value = _snapshot(backend, base)
+    ids, names = value["ids"], value["names"]
+    return {name: _commit(ids[32 * n : 32 * n + 32]) for n, name in enumerate(names)}
+
+
+def _packs_of(backend: Backend, base: Snapshot | None) -> tuple[PackInfo, ...]:
+    return () if base is None else _packs(_snapshot(backend, base))
+
+
+def _plain(backend: Backend, root: Root) -> dict[str, Any]:
+    base = _refs_of(backend, root.refs_base)
+    listed = _packs_of(backend, root.packs_base)
+    kept, known = {info.name for info in root.packs}, {info.name for info in listed}
+    operation = root.operation
+    return {
+        "v": 1,
+        "seq": root.seq,
+        "previous": root.previous,
+        "operation": [operation.id, operation.who, operation.what, operation.time],
+        "changes": [[c.name, _raw(c.old), _raw(c.new)] for c in root.changes],
+        "refs_base": _pair(root.refs_base),
+        "refs_set": {n: bytes(i) for n, i in root.refs.items() if base.get(n) != i},
+        "refs_gone": sorted(base.keys() - root.refs.keys()),
+        "packs_base": _pair(root.packs_base),
+        "packs_added": _columns(tuple(p for p in root.packs if p.name not in known)),
+        "packs_gone": sorted(known - kept),
+        "condemned": _columns(root.condemned),
+        "tombstones": [[bytes(id), why] for id, why in sorted(root.tombstones.items())],
+    }
+
+
+def _root(backend: Backend, file: RootFile) -> Root:
+    raw = file.raw
+    refs_base, packs_base = _base(raw["refs_base"]), _base(raw["packs_base"])
+    refs = _refs_of(backend, refs_base)
+    for name in raw["refs_gone"]:
+        del refs[name]
+    refs.update((name, _commit(id)) for name, id in raw["refs_set"].items())
+    gone = set(raw["packs_gone"])
+    packs = tuple(info for info in _packs_of(backend, packs_base) if info.name not in gone)
+    changes = (RefChange(n, _maybe(old), _maybe(new)) for n, old, new in raw["changes"])
+    return Root(
+        seq=raw["seq"],
+        previous=raw["previous"],
+        operation=Operation(*raw["operation"]),
+        changes=tuple(changes),
+        packs=packs + _packs(raw["packs_added"]),
+        condemned=_packs(raw["condemned"]),
+        tombstones={ObjectId(id): why for id, why in raw["tombstones"]},
+        refs=refs,
+        refs_base=refs_base,
+        packs_base=packs_base,
+        check=file.check,
+    )
+
+
+def _columns(packs: tuple[PackInfo, ...]) -> dict[str, Any]:
+    return {
+        "names": b"".join(info.name for info in packs),
+        "lengths": [info.length for info in packs],
+        "footers": b"".join(info.footer for info in packs),
+        "kinds": bytes(info.kind for info in packs),
+    }
+
+
+def _packs(raw: Mapping[str, Any]) -> tuple[PackInfo, ...]:
+    names, footers, kinds = raw["names"], raw["footers"], raw["kinds"]
+    if not len(names) // 16 == len(footers) // 32 == len(kinds) == len(raw["lengths"]):
+        raise ValueError("columns of different lengths")
+    if not set(map(type, raw["lengths"])) <= {int}:
+        raise ValueError("lengths that are no numbers")
+    return tuple(
+        PackInfo(
+            names[16 * n : 16 * n + 16], length, footers[32 * n : 32 * n + 32], PackClass(kind)
+        )
+        for n, (length, kind) in enumerate(zip(raw["lengths"], kinds, strict=True))
+    )
+
+
+def _pair(base: Snapshot | None) -> list[bytes] | None:
+    return None if base is None else [base.name, base.check]
+
+
+def _base(pair: Any) -> Snapshot | None:
+    return None if pair is None else Snapshot(*pair)
+
+
+def _commit(raw: bytes) -> CommitId:
+    return CommitId(ObjectId(raw))
+
+
+def _maybe(raw: bytes | None) -> CommitId | None:
+    return None if raw is None else _commit(raw)
+
+
+def _raw(id: CommitId | None) -> bytes | None:
+    return None if id is None else bytes(id)

@@ -1,0 +1,178 @@
+"""Transactions: how anything gets into a repository.
+
+`transact` calls `build` to write objects and move refs against the newest root, then publishes.
+Should the root have moved so that something relied upon is gone, or a ref is no longer what it
+was, `build` is called again: it must start from its source (files, staging memory) each time.
+Order and checks: docs/format/ordering.md.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from cas.errors import CasError, ConflictError, NotFoundError, OutcomeUnknownError
+from cas.ids import CommitId, TreeId
+from cas.objects.commit import Commit
+from cas.repo import root as roots
+from cas.repo.layout import HOLDS, SESSIONS
+from cas.repo.repo import Repo, check_ref
+from cas.repo.root import Operation, RefChange, Root
+from cas.repo.session import Session
+from cas.store.index import consolidate
+from cas.store.writer import ObjectWriter
+
+T = TypeVar("T")
+ATTEMPTS = 50
+
+
+class Transaction:
+    """Objects written and refs moved, against one root."""
+
+    def __init__(self, repo: Repo, root: Root, writer: ObjectWriter) -> None:
+        self.repo = repo
+        self.root = root
+        self.writer = writer
+        self.changes: dict[str, RefChange] = {}
+
+    def ref(self, name: str) -> CommitId | None:
+        """Return what a ref points at, as far as this transaction has come."""
+        change = self.changes.get(name)
+        return change.new if change else self.root.refs.get(name)
+
+    def set_ref(self, name: str, new: CommitId | None) -> None:
+        """Point a ref at a commit, or drop it with None."""
+        if new is not None:
+            check_ref(name)
+            if not self.writer.has(new):
+                raise NotFoundError("commit", str(new))
+        old = self.root.refs.get(name)
+        self.changes[name] = RefChange(name, old, new)
+        if old == new:
+            del self.changes[name]
+
+    def record(self, commit: Commit) -> CommitId:
+        """Write a commit, with the hold that keeps its payload."""
+        id = self.writer.commit(commit.to_bytes())
+        if commit.payload is not None:
+            self.hold(id, commit.payload)
+        return id
+
+    def hold(self, id: CommitId, payload: TreeId) -> None:
+        """Keep a commit's payload; raise NotFoundError when it is no longer there."""
+        if not self.writer.has(payload):
+            raise NotFoundError("payload of", id.short, "it was pruned and collected")
+        self.set_ref(f"{HOLDS}{id}", id)
+
+
+def transact(repo: Repo, what: str, build: Callable[[Transaction], T]) -> T:
+    """Run `build` and publish what it did as one operation; return what it returned.
+
+    Raises ConflictError when others keep winning, ReadOnlyError and StorageFullError, and
+    OutcomeUnknownError when a sync failed after the root was in place.
+    """
+    operation = Operation(os.urandom(16), repo.who, what, repo.clock())
+    name = operation.id.hex()
+    with Session.open(repo.path / SESSIONS, name, what):
+        writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
+        try:
+            return _attempt(repo, operation, writer, build)
+        except BaseException:
+            writer.discard()
+            raise
+
+
+def _attempt(
+    repo: Repo, operation: Operation, writer: ObjectWriter, build: Callable[[Transaction], T]
+) -> T:
+    for _ in range(ATTEMPTS):
+        repo.refresh()
+        repo.store.refresh()
+        transaction = Transaction(repo, repo.root, writer)
+        result = build(transaction)
+        if _uninterrupted(partial(_publish, transaction, operation)):
+            return result
+    raise ConflictError("the repository")
+
+
+def _publish(transaction: Transaction, operation: Operation) -> bool:
+    """Publish, or say that `build` must run again."""
+    repo, writer = transaction.repo, transaction.writer
+    writer.seal()
+    base = transaction.root
+    while transaction.changes or writer.packs:
+        if not _stands(repo, base, writer):
+            writer.restart()
+            return False
+        if any(base.refs.get(change.name) != change.old for change in transaction.changes.values()):
+            return False
+        listed = {info.name for info in base.packs}
+        fresh = tuple(info for info in writer.packs.values() if info.name not in listed)
+        after = base.follow(operation, transaction.changes.values(), packs=base.packs + fresh)
+        try:
+            repo.adopt(roots.publish(repo.backend, after, os.urandom(16)))
+        except ConflictError:
+            base = repo.refresh()
+            continue
+        except OutcomeUnknownError as error:
+            raise OutcomeUnknownError(operation.id.hex(), str(error)) from error
+        with suppress(CasError):  # what follows only spares later readers time
+            repo.store.refresh()
+            consolidate(repo.backend, repo.store.index, os.urandom(16))
+        break
+    return True
+
+
+def _stands(repo: Repo, base: Root, writer: ObjectWriter) -> bool:
+    """Say whether all that the new root needs would be there.
+
+    Own packs are neither condemned nor swept, and hits lie in packs that `base` lists. The root is
+    read before the files are looked for: a pack swept later was condemned in a newer root.
+    """
+    condemned = {info.name for info in base.condemned}
+    gone = any(
+        info.name in condemned or repo.backend.size(info.key) != info.length
+        for info in writer.packs.values()
+    )
+    return not gone and _hits_stand(repo, base, writer)
+
+
+def _hits_stand(repo: Repo, base: Root, writer: ObjectWriter) -> bool:
+    listed = {info.name for info in base.packs}
+    moved = [id for id, pack in writer.relied.items() if pack not in listed]
+    if moved:
+        repo.store.refresh()
+    for id in moved:
+        place = repo.store.locate(id)
+        if place is None or place.pack.name not in listed:
+            return False
+        writer.relied[id] = place.pack.name
+    return True
+
+
+def _uninterrupted(action: Callable[[], T]) -> T:
+    """Run `action` on a thread of its own, so that Ctrl-C cannot cut it in two."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="cas-publish")
+    thread.start()
+    interrupt: KeyboardInterrupt | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as caught:
+            interrupt = caught
+    if errors:
+        raise errors[0]
+    if interrupt is not None:
+        raise interrupt
+    return results[0]

@@ -1,0 +1,1 @@
+"""Objects by id, over a backend: records in packs, found by an index."""
