@@ -1,0 +1,91 @@
+"""Choosing one commit of a run or of an experiment: the latest, or the best by a metric.
+
+What is compared are checkpoints, pruned ones too; a run without any stands for itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+
+from cas.errors import InvalidInputError, NotFoundError
+from cas.ids import CommitId
+from cas.objects.commit import CHECKPOINT, PREVIOUS, Commit
+from cas.repo.repo import Repo
+
+Candidate = tuple[CommitId, Commit]
+
+
+def choose(
+    repo: Repo, tips: Sequence[CommitId], selector: str, word: str, *, runs: bool = False
+) -> CommitId:
+    """Return the commit that `latest`, `best`, `min=METRIC` or `max=METRIC` selects.
+
+    `tips` are the newest commits of runs. With `runs`, `latest` is the newest run, otherwise the
+    newest checkpoint. `word` is the revision, for messages.
+    """
+    kind, equals, metric = selector.partition("=")
+    match kind:
+        case "latest" if not equals and runs:
+            return max(((id, repo.commit(id)) for id in tips), key=_age)[0]
+        case "latest" if not equals:
+            return max(_candidates(repo, tips), key=_age)[0]
+        case "best" if not equals:
+            return _best(list(_candidates(repo, tips)), word)
+        case "min" | "max" if metric:
+            return _extreme(repo, list(_candidates(repo, tips)), kind, metric)
+    raise InvalidInputError(
+        f"{word}: after @ comes latest, best, min=METRIC or max=METRIC, not {selector!r}"
+    )
+
+
+def segment(repo: Repo, tip: CommitId) -> Iterator[Candidate]:
+    """Yield the commits of one run from its newest back to its first."""
+    id: CommitId | None = tip
+    first: Commit | None = None
+    while id is not None:
+        commit = repo.commit(id)
+        first = first or commit
+        if (commit.experiment, commit.run) != (first.experiment, first.run):
+            return
+        yield id, commit
+        id = next((parent.commit for parent in commit.parents_of(PREVIOUS)), None)
+
+
+def _candidates(repo: Repo, tips: Sequence[CommitId]) -> Iterator[Candidate]:
+    for tip in tips:
+        commits = list(segment(repo, tip))
+        checkpoints = [item for item in commits if item[1].kind == CHECKPOINT]
+        yield from reversed(checkpoints or commits[:1])
+
+
+def _best(candidates: list[Candidate], word: str) -> CommitId:
+    told = [(id, commit.monitor) for id, commit in candidates if commit.monitor is not None]
+    known = [(id, monitor) for id, monitor in told if not isnan(monitor.value)]
+    if not known:
+        raise NotFoundError("revision", word, "no monitored metric was logged: try @latest")
+    ways = sorted({(monitor.mode, monitor.metric) for _, monitor in known})
+    if len(ways) > 1:
+        choices = " or ".join(f"@{mode}={metric}" for mode, metric in ways)
+        raise InvalidInputError(f"{word}: its runs monitor different metrics: say {choices}")
+    pick = min if ways[0][0] == "min" else max
+    return pick(known, key=lambda item: item[1].value)[0]
+
+
+def _extreme(repo: Repo, candidates: list[Candidate], mode: str, metric: str) -> CommitId:
+    values: list[tuple[CommitId, float]] = []
+    seen: set[str] = set()
+    for id, commit in candidates:
+        summary = repo.document(commit.tree, "summary.json")
+        known = summary if isinstance(summary, dict) else {}
+        seen |= known.keys()
+        last = known.get(metric, {}).get("last")
+        if isinstance(last, int | float) and not isnan(last):
+            values.append((id, last))
+    if not values:
+        there = ", ".join(sorted(seen)) or "none"
+        raise NotFoundError("metric", metric, f"metrics here are {there}")
+    return (min if mode == "min" else max)(values, key=lambda item: item[1])[0]
+
+
+def _age(candidate: Candidate) -> tuple[int, int]:
+    commit = candidate[1]
+    return commit.time or 0, commit.seq
