@@ -7,8 +7,7 @@ Format: docs/format/state.md.
 
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ import torch
 from cas.errors import CorruptionError, UnsupportedError
 from cas.objects.canonical import Value
 from cas.objects.framework import TensorView
-from cas.objects.manifest import DTYPES, TensorRow
+from cas.objects.manifest import DTYPES, MAX_LENGTH, TensorRow
 
 SIZE = "torch.Size"
 DTYPE = "torch.dtype"
@@ -62,8 +61,8 @@ class TorchFramework:
 
     def encode(self, value: object) -> list[Value] | None:
         """Return a size, dtype or device as a tagged array, or None."""
-        if type(value) is torch.Size:
-            return [SIZE, *map(int, value)]
+        if type(value) is torch.Size and _is_size(value):
+            return [SIZE, *value]
         if type(value) is torch.dtype:
             return [DTYPE, str(value).removeprefix(PREFIX)]
         if type(value) is torch.device:
@@ -87,9 +86,9 @@ class TorchFramework:
     def decode(self, tag: str, args: Sequence[Value]) -> object:
         """Return the size, dtype or device that stands under `tag`."""
         if tag == SIZE:
-            if not all(type(length) is int for length in args):
-                raise CorruptionError(f"state: {tag} holds something else than ints")
-            return torch.Size(args)  # type: ignore[arg-type]  # all ints, as was just checked
+            if not _is_size(args):
+                raise CorruptionError(f"state: {tag} holds something else than lengths")
+            return torch.Size(args)  # type: ignore[arg-type]  # ints, as was just checked
         name = args[0] if len(args) == 1 else None
         if not isinstance(name, str):
             raise CorruptionError(f"state: {tag} does not hold one name")
@@ -106,10 +105,8 @@ class TorchFramework:
                 f"tensor {row.label} has dtype {row.dtype}, which torch {torch.__version__} lacks"
             )
         try:
-            with _quiet():
-                if not data:
-                    return torch.empty(row.shape, dtype=dtype, device="cpu")
-                return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(row.shape)
+            memory = torch.frombuffer(data, dtype=torch.uint8) if data else _nothing()
+            return memory.view(dtype).reshape(row.shape)
         except (RuntimeError, ValueError, OverflowError) as error:
             raise CorruptionError(f"state: no tensor {row.label}: {error}") from error
 
@@ -187,6 +184,11 @@ def _hindrance(tensor: torch.Tensor) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
+def _is_size(lengths: Sequence[object]) -> bool:
+    """Return whether all are ints that torch can count with: torch.Size itself takes any."""
+    return all(type(length) is int and -MAX_LENGTH <= length <= MAX_LENGTH for length in lengths)
+
+
 def _identity(tensor: torch.Tensor) -> Hashable:
     memory = tensor.untyped_storage().data_ptr()
     return (
@@ -205,10 +207,16 @@ def _identity(tensor: torch.Tensor) -> Hashable:
 def _bytes(tensor: torch.Tensor) -> memoryview:
     """Return the row-major bytes: the tensor's own memory where it lies so on the CPU."""
     _expect_little_endian()
-    with _quiet():
-        plain = tensor.detach().resolve_conj().resolve_neg()
-        carried = plain.view(_CARRIERS[plain.dtype.itemsize]).cpu().contiguous()
-        return carried.reshape(-1).view(torch.uint8).numpy().data
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    carried = plain.view(_CARRIERS[plain.dtype.itemsize]).cpu().contiguous()
+    # A dimension of length one may have any stride and still count as contiguous.
+    flat = carried.as_strided((carried.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
+
+
+def _nothing() -> torch.Tensor:
+    """Return no bytes: torch makes no tensor over a buffer without any."""
+    return torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -228,19 +236,14 @@ def _device(name: str) -> torch.device:
 def _reading(read: Callable[[], object]) -> object:
     """Return a setting, or None where this torch does not tell it."""
     try:
-        with _quiet():
+        # Some versions remark that a name is old. Other threads see these filters too, which is
+        # why nothing else here, where tensors are read behind a training loop, touches them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return read()
     except (RuntimeError, AttributeError):
         # Asking for TF32 in the old way is an error once a program has set it in the new one.
         return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's remarks on experimental dtypes and old names from the user's training."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _expect_little_endian() -> None:

@@ -161,6 +161,11 @@ class Commit:
         """The id of this commit."""
         return commit_id(self.to_bytes())
 
+    @property
+    def full_name(self) -> str | None:
+        """The run's name with its experiment, as people write it."""
+        return None if self.run is None else f"{self.experiment}/{self.run}"
+
     def parents_of(self, role: str) -> tuple[Parent, ...]:
         """Return the parents with this role, in stored order."""
         return tuple(parent for parent in self.parents if parent.role == role)

@@ -3,7 +3,7 @@
 What is compared are checkpoints, pruned ones too; a run without any stands for itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isnan
 
 from cas.errors import InvalidInputError, NotFoundError
@@ -12,6 +12,7 @@ from cas.objects.commit import CHECKPOINT, PREVIOUS, Commit
 from cas.repo.repo import Repo
 
 Candidate = tuple[CommitId, Commit]
+Read = Callable[[CommitId], Commit]
 
 
 def choose(
@@ -37,22 +38,32 @@ def choose(
     )
 
 
-def segment(repo: Repo, tip: CommitId) -> Iterator[Candidate]:
-    """Yield the commits of one run from its newest back to its first."""
-    id: CommitId | None = tip
-    first: Commit | None = None
-    while id is not None:
-        commit = repo.commit(id)
-        first = first or commit
-        if (commit.experiment, commit.run) != (first.experiment, first.run):
+def segment(read: Read, tip: CommitId) -> Iterator[Candidate]:
+    """Yield the commits of one run, from its newest back to its first."""
+    first = read(tip)
+    yield tip, first
+    at = previous(first)
+    while at is not None:
+        commit = read(at)
+        if not same_run(commit, first):
             return
-        yield id, commit
-        id = next((parent.commit for parent in commit.parents_of(PREVIOUS)), None)
+        yield at, commit
+        at = previous(commit)
+
+
+def previous(commit: Commit) -> CommitId | None:
+    """Return the commit before this one, in the same run or branch."""
+    return next((parent.commit for parent in commit.parents if parent.role == PREVIOUS), None)
+
+
+def same_run(one: Commit, other: Commit) -> bool:
+    """Say whether two commits belong to one run."""
+    return one.run is not None and (one.experiment, one.run) == (other.experiment, other.run)
 
 
 def _candidates(repo: Repo, tips: Sequence[CommitId]) -> Iterator[Candidate]:
     for tip in tips:
-        commits = list(segment(repo, tip))
+        commits = list(segment(repo.commit, tip))
         checkpoints = [item for item in commits if item[1].kind == CHECKPOINT]
         yield from reversed(checkpoints or commits[:1])
 

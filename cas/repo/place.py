@@ -62,8 +62,9 @@ def git_common(folder: Path) -> Path | None:
             return None
         git = (folder / pointer.removeprefix("gitdir: ")).resolve()
         shared = git / "commondir"
-        return (git / shared.read_text().strip()).resolve() if shared.is_file() else git
-    except (OSError, UnicodeDecodeError):
+        common = (git / shared.read_text().strip()).resolve() if shared.is_file() else git
+        return common if (common / "HEAD").exists() else None
+    except (OSError, ValueError):  # it cannot be read, or does not hold a path
         return None
 
 

@@ -6,18 +6,18 @@ Format: docs/format/layout.md.
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cas.backend.base import Span
-from cas.backend.local import LocalBackend
+from cas.backend.local import LocalBackend, create_local
 from cas.errors import (
     ConflictError,
     CorruptionError,
     InvalidInputError,
     NoRepositoryError,
     NotFoundError,
-    ReadOnlyError,
     UnsupportedError,
 )
 from cas.ids import CommitId, ManifestId, ObjectId, TreeId
@@ -66,15 +66,14 @@ class Repo:
         """Make a new repository in `path`; raise ConflictError when there is one already."""
         if (path / FORMAT).exists():
             raise ConflictError(f"repository {path}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ReadOnlyError(f"cannot make a repository in {path}: {error.strerror}") from error
+        create_local(path).close()
         repo = cls(path, who=who, clock=clock)
         operation = Operation(os.urandom(16), who, "init", clock())
         first = Root(seq=1, previous=FIRST_PREVIOUS, operation=operation)
-        # The format file comes last: with it the folder is a repository, and has its first root.
-        repo._root = roots.publish(repo.backend, first, os.urandom(16))
+        # The format file comes last: with it the folder is a repository, and has its first root,
+        # which may also be that of somebody who did not come further.
+        with suppress(ConflictError):
+            repo._root = roots.publish(repo.backend, first, os.urandom(16))
         lines = (HEAD_LINE, f"version {VERSION}", "requires", f"id {os.urandom(16).hex()}")
         repo.backend.put_new(FORMAT, "".join(f"{line}\n" for line in lines).encode())
         return repo

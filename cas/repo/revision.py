@@ -130,7 +130,7 @@ def _back(repo: Repo, id: CommitId, argument: str, text: str) -> CommitId:
     for done in range(count):
         parents = repo.commit(id).parents_of(PREVIOUS)
         if not parents:
-            raise NotFoundError("revision", text, f"the history ends {done} before it")
+            raise NotFoundError("revision", text, f"only {done} come before it")
         id = parents[0].commit
     return id
 

@@ -7,6 +7,7 @@ root alone. A session whose lock is free belonged to a process that is gone.
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -62,7 +63,8 @@ def others(folder: Path, own: str) -> Iterator[str]:
         except OSError:
             yield os.read(fd, 200).decode("utf-8", "replace").strip() or path.name
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a reading command may look, where nothing can be written
+                path.unlink()
         finally:
             os.close(fd)
 

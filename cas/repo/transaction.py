@@ -36,6 +36,7 @@ class Transaction:
         self.root = root
         self.writer = writer
         self.changes: dict[str, RefChange] = {}
+        self.expected: dict[str, CommitId | None] = {}
 
     def ref(self, name: str) -> CommitId | None:
         """Return what a ref points at, as far as this transaction has come."""
@@ -48,7 +49,8 @@ class Transaction:
             check_ref(name)
             if not self.writer.has(new):
                 raise NotFoundError("commit", str(new))
-        old = self.root.refs.get(name)
+        # A ref that is right already, a hold for instance, must still be so when this is published.
+        self.expected[name] = old = self.root.refs.get(name)
         self.changes[name] = RefChange(name, old, new)
         if old == new:
             del self.changes[name]
@@ -106,7 +108,7 @@ def _publish(transaction: Transaction, operation: Operation) -> bool:
         if not _stands(repo, base, writer):
             writer.restart()
             return False
-        if any(base.refs.get(change.name) != change.old for change in transaction.changes.values()):
+        if any(base.refs.get(name) != old for name, old in transaction.expected.items()):
             return False
         listed = {info.name for info in base.packs}
         fresh = tuple(info for info in writer.packs.values() if info.name not in listed)

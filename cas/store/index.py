@@ -8,14 +8,14 @@ Format: docs/format/index.md.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Self
 
 from cas.backend.base import Backend, Span
 from cas.errors import CasError, ConflictError, CorruptionError
 from cas.ids import Buffer, ObjectId, digest
-from cas.store.pack import PackInfo, Row, read_footer
+from cas.store.pack import Footer, PackInfo, Row, read_footer, rebuilt_footer
 from cas.store.record import RECIPE, check_version
 
 MAGIC = b"CASI"
@@ -33,6 +33,7 @@ class Segment:
 
     rows: Buffer
     packs: tuple[bytes, ...]
+    key: str = field(default="", compare=False)  # of the index file that it was read from
 
     def __len__(self) -> int:
         return len(self.rows) // Row.SIZE
@@ -93,8 +94,10 @@ class Place:
 class Segments:
     """What was read of index files and footers, kept while roots come and go."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, strict: bool = False) -> None:
+        """Read from `backend`; unless `strict`, the rows of a damaged footer are rebuilt."""
         self._backend = backend
+        self._strict = strict
         self._files: dict[str, Segment] = {}
         self._footers: dict[bytes, Segment] = {}
 
@@ -104,7 +107,7 @@ class Segments:
             if info.key not in self._files:
                 try:
                     (raw,) = self._backend.read(info.key, [Span(0, None)])
-                    self._files[info.key] = Segment.from_bytes(raw)
+                    self._files[info.key] = replace(Segment.from_bytes(raw), key=info.key)
                 except CasError:
                     continue
         return list(self._files.values())
@@ -112,9 +115,17 @@ class Segments:
     def footer(self, info: PackInfo) -> Segment:
         """Return the rows of one listed pack."""
         if info.name not in self._footers:
-            rows = read_footer(self._backend, info).rows
-            self._footers[info.name] = Segment(rows, (info.name,))
+            self._footers[info.name] = Segment(self._footer(info).rows, (info.name,))
         return self._footers[info.name]
+
+    def _footer(self, info: PackInfo) -> Footer:
+        try:
+            return read_footer(self._backend, info)
+        except CorruptionError:
+            if self._strict:
+                raise
+            # One damaged footer must not keep anybody from all the rest.
+            return rebuilt_footer(self._backend, info)
 
 
 class Index:
@@ -122,8 +133,17 @@ class Index:
 
     def __init__(self, segments: Segments, packs: Sequence[PackInfo]) -> None:
         self._packs = {info.name: (number, info) for number, info in enumerate(packs)}
-        files = [file for file in segments.files() if not self._packs.keys().isdisjoint(file.packs)]
-        covered = {name for file in files for name in file.packs}
+        covered: set[bytes] = set()
+        files: list[Segment] = []
+        self.superseded: list[str] = []
+        # What a merge made comes before what went into it, which then covers nothing more.
+        for file in sorted(segments.files(), key=len, reverse=True):
+            covers = self._packs.keys() & set(file.packs)
+            if covers <= covered:
+                self.superseded.append(file.key)
+            else:
+                files.append(file)
+                covered |= covers
         self.uncovered = [info for info in packs if info.name not in covered]
         self.segments = files + [segments.footer(info) for info in self.uncovered]
 
@@ -142,19 +162,20 @@ class Index:
             if row.pack < len(segment.packs) and segment.packs[row.pack] in self._packs:
                 yield Place(row, self._packs[segment.packs[row.pack]][1])
 
-    def _rank(self, place: Place) -> tuple[bool, int, int, int]:
+    def _rank(self, place: Place) -> tuple[int, bool, int, int]:
         row = place.row
-        return row.codec == RECIPE, row.depth, self._packs[place.pack.name][0], row.offset
+        # A recipe has no depth, so whole comes before recipe before delta.
+        return row.depth, row.codec == RECIPE, self._packs[place.pack.name][0], row.offset
 
 
 def consolidate(backend: Backend, index: Index, name: bytes) -> bool:
     """Write an index file over what has none yet, when that is much; say whether it was."""
     if len(index.uncovered) < UNCOVERED:
         return False
-    small = [segment for segment in index.segments if len(segment.packs) == 1]
+    small = [segment for segment in index.segments if not segment.key]
     total = sum(map(len, small))
     # Geometric: a file is merged only into one twice its size, so a row moves O(log n) times.
-    for segment in sorted((s for s in index.segments if len(s.packs) > 1), key=len):
+    for segment in sorted((s for s in index.segments if s.key), key=len):
         if len(segment) <= total:
             small.append(segment)
             total += len(segment)
@@ -163,6 +184,9 @@ def consolidate(backend: Backend, index: Index, name: bytes) -> bool:
         backend.put_new(f"{PREFIX}{name.hex()}.idx", merged.to_bytes())
     except ConflictError:
         return False
+    # Whoever reads them meanwhile has them in memory, or reads the footers.
+    for key in (*index.superseded, *(segment.key for segment in small if segment.key)):
+        backend.delete(key)
     return True
 
 

@@ -8,6 +8,7 @@ Format: docs/format/pack.md.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
@@ -214,6 +215,16 @@ def walk(backend: Backend, info: PackInfo, end: int) -> Iterator[tuple[int, Reco
         header = RecordHeader.from_bytes(raw)
         yield at, header
         at += RecordHeader.SIZE + header.stored
+
+
+def rebuilt_footer(backend: Backend, info: PackInfo) -> Footer:
+    """Return the rows of all records up to the first that is damaged, by walking them."""
+    rows: list[Row] = []
+    with suppress(CorruptionError):
+        for at, head in walk(backend, info, info.length):
+            kind, codec = head.kind, head.codec
+            rows.append(Row(head.id, at, head.stored, head.size, kind, codec, head.depth))
+    return Footer.of(rows)
 
 
 def known_kind(row: Row) -> bool:

@@ -142,6 +142,9 @@ class PackedStore:
         """Return an object whole, or its recipe, from the first record that is not damaged."""
         problem: CorruptionError | None = None
         while (place := self.find(id)) is not None:
+            if place.row.kind != kind:
+                # Whoever named it is wrong, not the record: it stays in look-ups.
+                raise CorruptionError(f"{id} is not a {kind.name.lower()}")
             try:
                 return self._decode(kind, place)
             except CorruptionError as error:
@@ -155,9 +158,9 @@ class PackedStore:
         raise problem or NotFoundError(kind.name.lower(), str(id))
 
     def _decode(self, kind: Kind, place: Place) -> tuple[Buffer, Recipe | None]:
-        if place.row.kind != kind:
-            raise CorruptionError(f"{place.row.id} is not a {kind.name.lower()}")
         if place.row.codec == RECIPE:
+            if kind is not Kind.BLOB:
+                raise CorruptionError(f"{place.row.id} is a {kind.name.lower()} as a recipe")
             return b"", self.recipe(place)
         header, body = self.body(place)
         data = codec_for(header.codec).decode(body, header.size)

@@ -20,6 +20,7 @@ class PinnedStore(PackedStore):
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
         """Read all footers; raise NotFoundError or CorruptionError for one that is no good."""
         super().__init__(backend, lambda: packs)
+        self.packs = packs
         self._segments: _Footers = _Footers(backend, packs)
 
     def rows(self, pack: PackInfo) -> Segment:
@@ -35,9 +36,13 @@ class PinnedStore(PackedStore):
         try:
             self.body(place)
         except CorruptionError:
-            self._damaged.add((place.pack.name, place.row.offset))
+            self.spurn(place)
             return False
         return True
+
+    def spurn(self, place: Place) -> None:
+        """Take a damaged record out of look-ups."""
+        self._damaged.add((place.pack.name, place.row.offset))
 
     def _is_damaged(self, place: Place) -> bool:
         return (place.pack.name, place.row.offset) in self._damaged
@@ -47,7 +52,7 @@ class _Footers(Segments):
     """Segments made of footers alone, joined into one."""
 
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
-        super().__init__(backend)
+        super().__init__(backend, strict=True)
         self._joined = merge([self.footer(info) for info in packs])
 
     def files(self) -> list[Segment]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.backend.base import WHOLE, Sink
+from cas.backend.base import WHOLE, Sink, Span
 from cas.backend.files import FileOps
 from cas.backend.local import LocalBackend
 from cas.errors import (
@@ -178,6 +178,17 @@ def test_a_failed_sync_of_a_new_folder_does_not_make_the_next_one_trust_it(tmp_p
     assert ops.calls.count(("fsync_dir", str(tmp_path))) == 2
 
 
+def test_a_folder_that_somebody_else_is_just_making_is_synced_by_both(tmp_path: Path) -> None:
+    class Raced(RecordingOps):
+        def mkdir(self, path: str, mode: int) -> None:
+            FileOps.mkdir(self, path, mode)
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+
+    ops = Raced()
+    LocalBackend(tmp_path, ops=ops).create("packs/a").seal()
+    assert ("fsync_dir", str(tmp_path)) in ops.calls
+
+
 class TestSyncs:
     """One barrier is a promise; a second one costs every commit its time again."""
 
@@ -265,10 +276,14 @@ class TestReading:
             backend.read("roots/1", [WHOLE])
 
     def test_too_many_open_files_closes_what_is_idle(self, tmp_path: Path) -> None:
-        backend = self.failing(tmp_path, Fault(2, errno.EMFILE, "open_read"))
+        ops = FaultyOps(Fault(2, errno.EMFILE, "open_read"))
+        backend = LocalBackend(tmp_path, ops=ops)
+        backend.put_new("roots/1", VALUE)
         backend.put_new("roots/2", b"2")
         assert backend.read("roots/1", [WHOLE]) == [VALUE]
+        ops.calls.clear()
         assert backend.read("roots/2", [WHOLE]) == [b"2"]
+        assert [name for name, _ in ops.calls[:3]] == ["open_read", "close", "open_read"]
 
     def test_too_many_open_files_elsewhere_may_pass(self, tmp_path: Path) -> None:
         faults = [Fault(number, errno.EMFILE, "open_read") for number in (1, 2)]
@@ -276,11 +291,21 @@ class TestReading:
             self.failing(tmp_path, *faults).read("roots/1", [WHOLE])
         assert caught.value.transient
 
-    def test_a_value_that_shrinks_while_it_is_read_is_corruption(self, tmp_path: Path) -> None:
-        backend = self.failing(tmp_path)
-        ops = backend._ops
+    def test_short_reads_are_read_on(self, tmp_path: Path) -> None:
+        LocalBackend(tmp_path).put_new("roots/1", VALUE)
 
-        class Shrinking(type(ops)):  # type: ignore[misc]
+        class Short(FileOps):
+            def pread(self, fd: int, length: int, offset: int) -> bytes:
+                return FileOps.pread(self, fd, min(length, 7), offset)
+
+        backend = LocalBackend(tmp_path, ops=Short())
+        spans = [WHOLE, Span(3, 50), Span(0, 7), Span(0, 14)]
+        assert backend.read("roots/1", spans) == [VALUE, VALUE[3:53], VALUE[:7], VALUE[:14]]
+
+    def test_a_value_that_shrinks_while_it_is_read_is_corruption(self, tmp_path: Path) -> None:
+        LocalBackend(tmp_path).put_new("roots/1", VALUE)
+
+        class Shrinking(FileOps):
             def pread(self, fd: int, length: int, offset: int) -> bytes:
                 return FileOps.pread(self, fd, min(length, max(0, 50 - offset)), offset)
 

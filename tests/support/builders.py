@@ -27,7 +27,7 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.packed import PackedStore
 
-Files: TypeAlias = "Mapping[str, bytes | Files]"
+Files: TypeAlias = Mapping[str, "bytes | Files"]
 START = 1_900_000_000_000_000
 
 
@@ -142,21 +142,22 @@ class RunBuilder:
         """Commit a checkpoint; `value` is what the monitor `loss` says, `metrics` the summary."""
         told = {**({} if value is None else {"loss": value}), **(metrics or {})}
         monitor = None if value is None else Monitor("loss", mode, value)
-        return self._commit(CHECKPOINT, step, told, monitor, tensors)
+        return self._commit(CHECKPOINT, told, step=step, monitor=monitor, tensors=tensors)
 
     def finish(
         self, metrics: Mapping[str, float] | None = None, status: str = "finished"
     ) -> CommitId:
         """Commit the end of the run."""
-        return self._commit(RUN, None, metrics or {}, None, None, status)
+        return self._commit(RUN, metrics or {}, status=status)
 
     def _commit(
         self,
         kind: str,
-        step: int | None,
         metrics: Mapping[str, float],
-        monitor: Monitor | None,
-        tensors: Mapping[str, bytes] | None,
+        *,
+        step: int | None = None,
+        monitor: Monitor | None = None,
+        tensors: Mapping[str, bytes] | None = None,
         status: str | None = None,
     ) -> CommitId:
         experiment, _, run = self.name.rpartition("/")
@@ -178,7 +179,7 @@ class RunBuilder:
                 status=status,
                 time=START + seq,
                 monitor=monitor,
-                volume=Volume(given, transaction.writer.stored_bytes),
+                volume=Volume(given, transaction.writer.stored),
             )
             id = transaction.record(commit)
             transaction.set_ref(self.ref, id)

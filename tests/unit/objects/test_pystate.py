@@ -85,7 +85,9 @@ def test_comes_back_exactly(value: object) -> None:
     "dtype",
     [*"?bBhHiIqQefdFD", ">i2", ">i4", ">u8", ">f2", ">f4", ">f8", ">c8", ">c16"],
 )
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (7,), (5, 6), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (3, 0, 2), (1,), (4, 1), (7,), (5, 6), (2, 3, 4)], ids=str
+)
 @pytest.mark.parametrize("layout", ["rows", "columns", "strided", "reversed", "read-only"])
 def test_arrays_come_back_exactly(dtype: str, shape: tuple[int, ...], layout: str) -> None:
     array = make_array(np.dtype(dtype), shape, layout)

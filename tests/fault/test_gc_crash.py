@@ -1,0 +1,126 @@
+"""A collection that stops anywhere leaves a whole repository; the next one finishes the work."""
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cas.backend.files import FileOps
+from cas.errors import CasError
+from cas.repo import fsck, gc
+from cas.repo import root as roots
+from cas.repo.layout import HOLDS
+from cas.repo.repo import Repo
+from cas.store.pack import PackInfo
+from cas.store.writer import ObjectWriter
+from tests.support.builders import (
+    Clock,
+    RunBuilder,
+    commit_files,
+    noise,
+    read_tree,
+    reopened,
+    repository,
+    set_ref,
+)
+from tests.support.faulty import CHANGES, Crash, Fault, FaultyOps, RecordingOps
+
+Contents = dict[str, object]
+
+
+class Quick(FileOps):
+    """Nothing here is about power cuts: to wait for the disk would only take time."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+    def fsync_dir(self, path: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
+    """A repository with everything that a collection deals with, and what must outlive it."""
+    repo = reopened(repository(tmp_path_factory.mktemp("origin")), Quick())
+    commit_files(repo, {"a": noise(1, 300_000), "b": noise(2, 300_000)}, ref="tags/x")
+    set_ref(repo, "tags/x", None)
+    commit_files(repo, {"a": noise(1, 300_000), "big": noise(3, 1_200_000)})
+    run = RunBuilder(repo, "exp/one")
+    for step in range(3):
+        run.checkpoint(step, {"w": noise(10 + step, 2000)}, value=1.0)
+    run.finish()
+    for id in run.ids[:2]:
+        set_ref(repo, f"{HOLDS}{id}", None)
+    condemned = orphan(repo, 20)
+    orphan(repo, 21)
+    after = repo.root.follow(repo.root.operation, condemned=(condemned,))
+    repo.adopt(roots.publish(repo.backend, after, os.urandom(16)))
+    return repo.path, contents(repo)
+
+
+def orphan(repo: Repo, seed: int) -> PackInfo:
+    writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
+    writer.blob(noise(seed, 5000))
+    return writer.seal()[0]
+
+
+def contents(repo: Repo) -> Contents:
+    """Everything that refs and holds keep."""
+    found: Contents = {}
+    for name, id in repo.refresh().refs.items():
+        commit = repo.commit(id)
+        found[name] = read_tree(repo, commit.tree)
+        if name.startswith(HOLDS) and commit.payload:
+            found[f"{name} payload"] = read_tree(repo, commit.payload)
+    return found
+
+
+def copied(origin: Path, folder: Path, ops: FileOps) -> Repo:
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(origin, folder)
+    return reopened(Repo.open(folder, who="ada", clock=Clock()), ops)
+
+
+def changes(origin: Path, folder: Path) -> list[int]:
+    """The numbers of the operations with which a collection changes the disk."""
+    ops = RecordingOps()
+    repo = copied(origin, folder, ops)
+    gc.execute(repo, gc.plan(repo))
+    return [at for at, (name, _) in enumerate(ops.calls, 1) if name in CHANGES]
+
+
+@pytest.mark.parametrize(
+    ("raises", "after"),
+    [(Crash, False), (Crash, True), (errno.EIO, False)],
+    ids=["crash before", "crash after", "error"],
+)
+def test_a_collection_may_stop_at_any_change(
+    origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
+) -> None:
+    path, kept = origin
+    numbers = changes(path, tmp_path / "trace")
+    assert len(numbers) > 20
+    for at in numbers:
+        ops = FaultyOps(Fault(at, raises, after=after))
+        repo = copied(path, tmp_path / "copy", ops)
+        with suppress(Crash, CasError):
+            gc.execute(repo, gc.plan(repo))
+        repo.backend.close()
+        check(repo.path, kept, f"stopped at {at}: {ops.happened}")
+
+
+def check(path: Path, kept: Contents, said: str) -> None:
+    repo = reopened(Repo.open(path, who="ada", clock=Clock()), Quick())
+    found = [finding for finding in fsck.check(repo, full=True) if finding.severity != fsck.INFO]
+    assert not found, said
+    assert contents(repo) == kept, said
+    gc.execute(repo, gc.plan(repo))
+    assert gc.plan(repo).empty, said
+    assert [f for f in fsck.check(repo, full=True) if f.what != "stray-snapshot"] == [], said
+    assert contents(repo) == kept, said
+    assert len(list(repo.backend.scan("packs/"))) == len(repo.root.packs), said
+    repo.backend.close()

@@ -1,0 +1,262 @@
+"""Whatever happens in whatever order, what refs and holds keep reads back equal."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from cas.backend.files import FileOps
+from cas.backend.local import LocalBackend
+from cas.ids import Buffer, CommitId
+from cas.objects.commit import COMMIT, Commit
+from cas.repo import fsck, gc, prune
+from cas.repo.layout import HOLDS, MAIN
+from cas.repo.repo import Repo
+from cas.repo.retention import Keep
+from cas.repo.transaction import Transaction, transact
+from cas.store.packed import PackedStore
+from tests.support.builders import (
+    Files,
+    RunBuilder,
+    commit_files,
+    noise,
+    read_tree,
+    reopened,
+    repository,
+    set_ref,
+    write_files,
+)
+
+# Few contents, so that what is written now was often stored, dropped or collected before.
+# Those of payloads are others than those of records, which history keeps alive for ever.
+BLOBS = [noise(0, 100), noise(1, 2000), noise(2, 90_000), noise(3, 300_000), noise(4, 700_000)]
+HEAVY = [noise(5, 100), noise(6, 2000), noise(7, 280_000), noise(8, 300_000), noise(9, 700_000)]
+# As numbers, so that a failing example can be read.
+numbers = st.integers(0, len(BLOBS) - 1)
+contents = st.dictionaries(st.sampled_from("abc"), numbers, min_size=1, max_size=2)
+files = contents | st.fixed_dictionaries({"sub": contents, "a": numbers})
+handles = st.integers(0, 1)
+RUNS = ["exp/one", "exp/two", "other/three"]
+runs = st.sampled_from(RUNS)
+tags = st.sampled_from(["tags/a", "tags/b", "tags/c"])
+MEDIUM = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+Shape: TypeAlias = Mapping[str, "int | Shape"]
+
+
+def filled(shape: Shape, blobs: Sequence[bytes]) -> Files:
+    """Return files with the blobs that the numbers mean."""
+    return {
+        name: blobs[item] if isinstance(item, int) else filled(item, blobs)
+        for name, item in shape.items()
+    }
+
+
+class Stopped(BaseException):
+    """The process ends here."""
+
+
+class Quick(FileOps):
+    """Nothing here is about power cuts."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+    def fsync_dir(self, path: str) -> None:
+        pass
+
+
+class Stopping(LocalBackend):
+    """A backend whose process ends at the n-th change."""
+
+    def __init__(self, root: Path, left: int) -> None:
+        super().__init__(root, ops=Quick())
+        self.left = left
+
+    def put_new(self, key: str, data: Buffer) -> None:
+        self._count()
+        super().put_new(key, data)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
+
+    def sync(self, prefix: str) -> None:
+        self._count()
+        super().sync(prefix)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped
+
+
+class RepositoryMachine(RuleBasedStateMachine):
+    """Two handles with caches of their own on one repository, beside a plain model of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="cas-"))
+        first = reopened(repository(self.folder), Quick())
+        self.handles = [first, reopened(first, Quick())]
+        self.refs: dict[str, CommitId] = {}
+        self.held: set[CommitId] = set()
+        self.records: dict[CommitId, object] = {}
+        self.payloads: dict[CommitId, object] = {}
+        self.runs: dict[str, RunBuilder] = {}
+
+    def teardown(self) -> None:
+        try:
+            gc.execute(self.handles[0], gc.plan(self.handles[0]))
+            self.look(self.handles[1])
+            found = list(fsck.check(reopened(self.handles[0]), full=True))
+            assert not found, found
+            assert gc.plan(self.handles[1]).empty
+        finally:
+            shutil.rmtree(self.folder)
+
+    @initialize()
+    def begin(self) -> None:
+        self.commit(0, {"a": 0}, {"w": 1})
+
+    @rule(handle=handles, record=files, payload=st.none() | files)
+    def commit(self, handle: int, record: Shape, payload: Shape | None) -> None:
+        light = filled(record, BLOBS)
+        heavy = None if payload is None else filled(payload, HEAVY)
+        id = commit_files(self.handles[handle], light, payload=heavy)
+        self.remember(handle, MAIN, id, light, heavy)
+
+    @rule(handle=handles, tag=tags, record=files, payload=files)
+    def commit_while_another_collects(
+        self, handle: int, tag: str, record: Shape, payload: Shape
+    ) -> None:
+        repo, other = self.handles[handle], self.handles[1 - handle]
+        parts = filled(record, BLOBS), filled(payload, HEAVY)
+        attempts = iter([True])
+
+        def make(transaction: Transaction) -> CommitId:
+            tree, heavy = (write_files(transaction, part) for part in parts)
+            commit = Commit(kind=COMMIT, tree=tree, payload=heavy, message="raced")
+            id = transaction.record(commit)
+            transaction.set_ref(tag, id)
+            if next(attempts, False):
+                gc.execute(other, gc.plan(other))
+            return id
+
+        self.remember(handle, tag, transact(repo, "race", make), *parts)
+
+    @rule(handle=handles, run=runs, data=contents, value=st.integers(0, 3))
+    def checkpoint(self, handle: int, run: str, data: dict[str, int], value: int) -> None:
+        builder = self.runs.setdefault(run, RunBuilder(self.handles[handle], run))
+        builder.repo = self.handles[handle]
+        tensors = {name: HEAVY[number] for name, number in data.items()}
+        id = builder.checkpoint(len(builder.ids), tensors, value=float(value))
+        self.remember(handle, builder.ref, id, None, {"state": tensors})
+
+    @precondition(lambda self: self.runs)
+    @rule(handle=handles, run=runs)
+    def finish(self, handle: int, run: str) -> None:
+        if run in self.runs:
+            builder = self.runs[run]
+            builder.repo = self.handles[handle]
+            self.remember(handle, builder.ref, builder.finish(), None, None)
+
+    @rule(handle=handles, tag=tags, which=st.integers(0, 30))
+    def tag(self, handle: int, tag: str, which: int) -> None:
+        reachable = sorted(self.reachable())
+        id = reachable[which % len(reachable)]
+        set_ref(self.handles[handle], tag, id)
+        self.refs[tag] = id
+
+    @rule(handle=handles, tag=tags)
+    def untag(self, handle: int, tag: str) -> None:
+        set_ref(self.handles[handle], tag, None)
+        self.refs.pop(tag, None)
+
+    @rule(handle=handles, which=st.integers(0, 30))
+    def let_go_of_a_payload(self, handle: int, which: int) -> None:
+        if self.held:
+            id = sorted(self.held)[which % len(self.held)]
+            set_ref(self.handles[handle], f"{HOLDS}{id}", None)
+            self.held.discard(id)
+
+    @rule(handle=handles, last=st.integers(1, 2), collect=st.booleans())
+    def prune(self, handle: int, last: int, collect: bool) -> None:
+        repo = self.handles[handle]
+        planned = prune.plan(repo, Keep(last=last))
+        gone = prune.execute(repo, planned)
+        assert set(gone) == set(planned.dropped)
+        self.held -= set(gone)
+        if collect:
+            assert gc.execute(repo, gc.plan(repo)).freed_bytes == planned.freed_bytes
+
+    @rule(handle=handles)
+    def collect(self, handle: int) -> None:
+        repo = self.handles[handle]
+        before = sum(info.size_bytes for info in repo.backend.scan("packs/"))
+        planned = gc.plan(repo)
+        gc.execute(repo, planned)
+        after = sum(info.size_bytes for info in repo.backend.scan("packs/"))
+        assert planned.freed_bytes == before - after
+        assert gc.plan(repo).empty
+        self.look(self.handles[1 - handle])
+
+    @rule(left=st.integers(0, 12))
+    def collect_and_stop_halfway(self, left: int) -> None:
+        repo = reopened(self.handles[0])
+        repo.backend = Stopping(repo.path, left)
+        repo.store = PackedStore(repo.backend, lambda: repo.refresh().packs)
+        with suppress(Stopped):
+            gc.execute(repo, gc.plan(repo))
+        found = [f for f in fsck.check(reopened(repo), full=True) if f.severity != fsck.INFO]
+        assert not found, found
+
+    @rule(handle=handles)
+    def read_everything(self, handle: int) -> None:
+        self.look(self.handles[handle])
+
+    def remember(
+        self, handle: int, ref: str, id: CommitId, record: Files | None, payload: object
+    ) -> None:
+        repo = self.handles[handle]
+        self.refs[ref] = id
+        read = read_tree(repo, repo.commit(id).tree)
+        assert record is None or read == record
+        self.records[id] = read
+        if payload is not None:
+            self.payloads[id] = payload
+            self.held.add(id)
+
+    def reachable(self) -> set[CommitId]:
+        """The commits that refs, holds included, lead to along every role."""
+        repo = self.handles[0]
+        pending = [*self.refs.values(), *self.held]
+        found: set[CommitId] = set()
+        while pending:
+            id = pending.pop()
+            if id not in found:
+                found.add(id)
+                pending.extend(parent.commit for parent in repo.commit(id).parents)
+        return found
+
+    def look(self, repo: Repo) -> None:
+        """Compare what this handle reads, whatever it has cached, with the model."""
+        refs = dict(repo.refresh().refs)
+        assert refs == self.refs | {f"{HOLDS}{id}": id for id in self.held}
+        for id in self.reachable():
+            assert read_tree(repo, repo.commit(id).tree) == self.records[id]
+        for id in self.held:
+            payload = repo.commit(id).payload
+            assert payload is not None
+            assert read_tree(repo, payload) == self.payloads[id]
+
+
+TestRepository = RepositoryMachine.TestCase
+TestRepository.settings = MEDIUM

@@ -1,0 +1,146 @@
+"""Reading takes the one form that everybody takes, and looks in the newest root on a miss."""
+
+import pytest
+
+from cas.codec.base import CodecTag
+from cas.errors import CorruptionError, NotFoundError
+from cas.ids import BlobId, ObjectId, blob_id
+from cas.objects.kind import Kind
+from cas.store.packed import PackedStore
+from cas.store.recipe import Recipe
+from cas.store.record import RECIPE, RecordHeader
+from tests.support.builders import noise
+from tests.support.stores import Shelf
+
+DATA = noise(1, 5000)
+ID = blob_id(DATA)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+def whole(depth: int = 0) -> tuple[RecordHeader, bytes]:
+    bare = RecordHeader(Kind.BLOB, CodecTag.RAW, depth, ID, len(DATA), len(DATA), b"\0" * 8)
+    check = bare.checksum(DATA)
+    return RecordHeader(bare.kind, bare.codec, depth, ID, bare.size, bare.stored, check), DATA
+
+
+def as_recipe(shelf: Shelf) -> tuple[RecordHeader, bytes]:
+    writer = shelf.writer()
+    pieces = [writer.blob(DATA[:2000]), writer.blob(DATA[2000:])]
+    shelf.publish(writer)
+    body = Recipe((2000, 3000), b"".join(pieces)).to_bytes()
+    return RecordHeader.of(Kind.BLOB, RECIPE, ID, len(DATA), body), body
+
+
+def put(shelf: Shelf, *records: tuple[RecordHeader, bytes]) -> None:
+    """Publish each record in a pack of its own."""
+    for header, body in records:
+        writer = shelf.writer(PackedStore(shelf.backend, list))
+        writer.copy(header, body)
+        shelf.publish(writer)
+
+
+class TestOrder:
+    def test_whole_before_recipe_before_delta_then_depth_then_pack(self, shelf: Shelf) -> None:
+        put(shelf, as_recipe(shelf), whole(depth=2), whole(depth=1), whole(), whole())
+        places = shelf.store.index.find(ID)
+        assert [(place.row.codec == RECIPE, place.row.depth) for place in places] == [
+            (False, 0), (False, 0), (True, 0), (False, 1), (False, 2),
+        ]  # fmt: skip
+        numbers = [shelf.packs.index(place.pack) for place in places]
+        assert numbers[0] < numbers[1]
+
+    def test_it_is_the_same_whatever_the_index_is_made_of(self, shelf: Shelf) -> None:
+        from cas.store.index import merge
+
+        put(shelf, whole(), as_recipe(shelf), whole(depth=1))
+        before = shelf.store.index.find(ID)
+        merged = merge(shelf.store.index.segments)
+        shelf.backend.put_new("index/1.idx", merged.to_bytes())
+        fresh = PackedStore(shelf.backend, lambda: shelf.packs)
+        found = list(dict.fromkeys((p.pack, p.row.offset) for p in fresh.index.find(ID)))
+        assert found == [(place.pack, place.row.offset) for place in before]
+
+
+class TestReading:
+    def test_pieces_come_one_by_one_and_make_the_whole(self, shelf: Shelf) -> None:
+        put(shelf, as_recipe(shelf))
+        assert [len(piece) for piece in shelf.store.pieces(BlobId(ID))] == [2000, 3000]
+        assert shelf.store.read(Kind.BLOB, ID) == DATA
+
+    @pytest.mark.parametrize("size", [0, 1, 4999, 5001])
+    def test_filling_insists_on_the_size(self, shelf: Shelf, size: int) -> None:
+        put(shelf, as_recipe(shelf))
+        with pytest.raises(CorruptionError, match=f"does not have the {size} bytes"):
+            shelf.store.fill(BlobId(ID), memoryview(bytearray(size)))
+        target = bytearray(5000)
+        shelf.store.fill(BlobId(ID), memoryview(target))
+        assert target == DATA
+
+    def test_what_is_nowhere_is_not_found(self, shelf: Shelf) -> None:
+        with pytest.raises(NotFoundError, match=f"blob {ID} not found"):
+            shelf.store.read(Kind.BLOB, ID)
+
+    def test_the_prefix_of_an_id_finds_it(self, shelf: Shelf) -> None:
+        put(shelf, whole())
+        assert [place.row.id for place in shelf.store.index.starting(ID[:3])] == [ID]
+        assert list(shelf.store.index.starting(b"\xff\xff\xff")) == []
+
+
+class TestNewerRoots:
+    def test_a_miss_looks_in_the_newest_root(self, shelf: Shelf) -> None:
+        store = PackedStore(shelf.backend, lambda: list(shelf.packs))
+        assert store.find(ID) is None
+        put(shelf, whole())
+        assert store.locate(ID) is None
+        assert store.read(Kind.BLOB, ID) == DATA
+
+    def test_a_pack_that_was_collected_leads_to_one_look(self, shelf: Shelf) -> None:
+        put(shelf, whole())
+        store = PackedStore(shelf.backend, shelf._listed)
+        assert store.locate(ID) is not None
+        # What gc does: a copy is listed, the old pack is off the list and deleted.
+        (old,) = shelf.packs
+        shelf.packs.clear()
+        put(shelf, whole())
+        shelf.backend.delete(old.key)
+        before = shelf.looks
+        assert store.read(Kind.BLOB, ID) == DATA
+        assert shelf.looks == before + 1
+
+    def test_a_pack_that_went_between_root_and_footer_leads_to_another_look(
+        self, shelf: Shelf
+    ) -> None:
+        put(shelf, whole())
+        (old,) = shelf.packs
+        shelf.packs.clear()
+        put(shelf, whole())
+        shelf.backend.delete(old.key)
+        answers = [[old], list(shelf.packs)]
+        store = PackedStore(shelf.backend, lambda: answers.pop(0) if answers else shelf.packs)
+        assert store.read(Kind.BLOB, ID) == DATA
+
+    def test_what_was_pruned_meanwhile_is_not_found(self, shelf: Shelf) -> None:
+        put(shelf, whole())
+        store = PackedStore(shelf.backend, shelf._listed)
+        assert store.locate(ID) is not None
+        (old,) = shelf.packs
+        shelf.packs.clear()
+        shelf.backend.delete(old.key)
+        with pytest.raises(NotFoundError):
+            store.read(Kind.BLOB, ID)
+
+    def test_a_refresh_says_whether_anything_changed(self, shelf: Shelf) -> None:
+        put(shelf, whole())
+        store = PackedStore(shelf.backend, lambda: list(shelf.packs))
+        assert store.refresh()
+        assert not store.refresh()
+
+
+def test_ids_of_unknown_objects_do_not_disturb(shelf: Shelf) -> None:
+    put(shelf, whole())
+    for byte in (0, 0x7F, 0xFF):
+        assert shelf.store.find(ObjectId(bytes([byte]) * 32)) is None
