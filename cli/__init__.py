@@ -1,0 +1,1 @@
+"""The command `cas`: parse, call, render; one file per command."""

@@ -1,0 +1,79 @@
+"""`cas commit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cas.errors import InvalidInputError
+
+from . import render
+from .params import pairs
+from .session import Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from cas.objects.commit import Parent
+    from cas.repo.repo import Repo
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-m", "--message", default="", help="What this is.")
+@click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A param.")
+@click.option("--metric", "metrics", multiple=True, metavar="K=V", help="A result, a number.")
+@click.option(
+    "--parent", "parents", multiple=True, metavar="ROLE=REV", help="What it was made from."
+)
+@click.option("-e", "--experiment", help="Experiment that it belongs to.")
+@json_option
+@pass_session
+def commit(
+    session: Session,
+    *,
+    paths: tuple[str, ...],
+    message: str,
+    params: tuple[str, ...],
+    metrics: tuple[str, ...],
+    parents: tuple[str, ...],
+    experiment: str | None,
+) -> None:
+    """Commit files and directories.
+
+    HEAD moves to the new commit, whose `previous` is what HEAD was. The id goes to standard output,
+    what was stored of what was given to standard error.
+    """
+    from cas.repo.config import get
+    from cas.repo.person import Told, commit_paths
+    from cas.tracking.execute import scalar
+    from cas.tracking.names import check_name
+    from cas.tracking.secrets import scrub_params
+
+    repo = session.writing()
+    told = Told(
+        author=get(repo, "author") or session.who,
+        message=message,
+        experiment=None if experiment is None else check_name(experiment, "experiment"),
+        params=scrub_params({name: scalar(text) for name, text in pairs(params, "-p")}),
+        metrics={name: _number(name, text) for name, text in pairs(metrics, "--metric")},
+        parents=tuple(_parent(repo, *pair) for pair in pairs(parents, "--parent")),
+    )
+    places = [Path(path) for path in paths]
+    done = commit_paths(repo, places, Path.cwd(), told, progress=session.progress)
+    session.emit(done, [str(done.id)])
+    stored, given = map(render.human_bytes, (done.stored_bytes, done.given_bytes))
+    session.say(f"cas: stored {stored} of {given} given")
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(f"--metric {name} is a number, not {text!r}") from None
+
+
+def _parent(repo: "Repo", role: str, rev: str) -> "Parent":
+    from cas.objects.commit import Parent
+    from cas.repo.revision import resolve_path
+
+    id, path = resolve_path(repo, rev)
+    return Parent(role, id, path.decode("utf-8", "surrogateescape"))

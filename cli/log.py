@@ -1,0 +1,149 @@
+"""`cas log`."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from . import render
+from .session import Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from cas.ids import CommitId
+    from cas.lineage.history import Item, RunLine
+    from cas.objects.commit import Commit
+
+COLOURS = {"finished": "green", "running": "cyan", "lost": "yellow"}
+ENDS = ("run", "verdict")  # kinds whose status says how something ended
+
+
+@click.command()
+@click.argument("rev", required=False)
+@click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
+@click.option("--checkpoints", is_flag=True, help="Unfold the checkpoints of each run.")
+@click.option("--graph", is_flag=True, help="Draw the edges of every role.")
+@json_option
+@pass_session
+def log(
+    session: Session, rev: str | None, limit: int | None, *, checkpoints: bool, graph: bool
+) -> None:
+    """List the runs, or the history of a revision.
+
+    Without REV: every run, the newest first. With REV: the commits along `previous`.
+    """
+    if graph:
+        from .graph import show_graph
+
+        show_graph(session, rev, limit, checkpoints=checkpoints)
+    elif rev is not None:
+        _history(session, rev, limit)
+    else:
+        _runs(session, limit, checkpoints=checkpoints)
+
+
+def live_runs(session: Session) -> dict[str, str]:
+    """Return the status of every run that has no end yet, by ref."""
+    from cas.repo.layout import JOURNALS
+
+    folder = session.repo.path / JOURNALS
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return {}
+    from cas.tracking.recovery import open_runs
+
+    return {run.ref: run.status for run in open_runs(session.repo)}
+
+
+def run_cells(session: Session, line: "RunLine") -> list[str]:
+    """Return the cells of a run's line."""
+    metric = "-"
+    if line.metric is not None:
+        metric = f"{line.metric} {render.number(line.last)}"
+        if line.best is not None and line.best != line.last:
+            metric += f" (best {render.number(line.best)})"
+    return [
+        session.paint(line.run, bold=True),
+        session.paint(line.status, fg=COLOURS.get(line.status, "red")),
+        metric,
+        f"{render.count(line.checkpoints, 'checkpoint')}, {line.kept} kept",
+        render.human_bytes(line.stored_bytes),
+        render.moment(session.now, line.time, terminal=session.terminal),
+        session.paint(line.id.short, fg="yellow"),
+    ]
+
+
+def commit_cells(
+    session: Session, id: "CommitId", commit: "Commit", refs: Mapping[str, "CommitId"]
+) -> list[str]:
+    """Return the cells of a commit's line."""
+    from cas.repo.layout import HOLDS
+
+    held = "" if commit.payload is None else "kept" if f"{HOLDS}{id}" in refs else "pruned"
+    metric = commit.monitor
+    return [
+        session.paint(id.short, fg="yellow"),
+        f"{commit.kind} {commit.status}" if commit.kind in ENDS and commit.status else commit.kind,
+        "" if commit.step is None else f"step {commit.step}",
+        f"{metric.metric} {render.number(metric.value)}" if metric else "",
+        session.paint(held, fg="red") if held == "pruned" else held,
+        ""
+        if commit.time is None
+        else render.moment(session.now, commit.time, terminal=session.terminal),
+        render.first_line(commit.message),
+    ]
+
+
+def _runs(session: Session, limit: int | None, *, checkpoints: bool) -> None:
+    from cas.lineage.history import runs, unfolded
+    from cas.plain import plain
+
+    repo, live = session.repo, live_runs(session)
+    if not checkpoints:
+        lines = runs(repo, limit, live)
+        session.emit(lines, lambda: render.table([run_cells(session, line) for line in lines]))
+        return
+    found = list(unfolded(repo, limit, live))
+    refs = repo.root.refs
+    session.emit(
+        [
+            plain(line) | {"commits": [as_data(id, commit, refs) for id, commit in commits]}
+            for line, commits in found
+        ],
+        lambda: _unfolded(session, found, refs),
+    )
+
+
+def _unfolded(
+    session: Session,
+    found: "list[tuple[RunLine, list[Item]]]",
+    refs: Mapping[str, "CommitId"],
+) -> Iterator[str]:
+    heads = render.table([run_cells(session, line) for line, _ in found])
+    for head, (_, commits) in zip(heads, found, strict=True):
+        yield head
+        cells = [commit_cells(session, id, commit, refs) for id, commit in commits]
+        yield from (f"    {line}" for line in render.table(cells))
+
+
+def _history(session: Session, rev: str, limit: int | None) -> None:
+    from itertools import islice
+
+    from cas.lineage.history import walk
+    from cas.repo.revision import resolve
+
+    repo = session.repo
+    commits = list(islice(walk(repo, resolve(repo, rev)), limit))
+    refs = repo.root.refs
+    session.emit(
+        [as_data(id, commit, refs) for id, commit in commits],
+        lambda: render.table([commit_cells(session, id, commit, refs) for id, commit in commits]),
+    )
+
+
+def as_data(id: "CommitId", commit: "Commit", refs: Mapping[str, "CommitId"]) -> dict[str, object]:
+    """Return a commit as plain data, with its id, its time as text and whether it is kept."""
+    from cas.plain import plain
+    from cas.repo.layout import HOLDS
+
+    kept = None if commit.payload is None else f"{HOLDS}{id}" in refs
+    told: dict[str, object] = {"id": str(id)} | plain(commit)
+    return told | {"time": render.iso(commit.time) or None, "kept": kept}

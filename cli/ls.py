@@ -1,0 +1,115 @@
+"""`cas ls`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import render
+from .exits import printable
+from .session import Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from cas.objects.manifest import Manifest
+    from cas.repo.contents import Held
+    from cas.repo.repo import Repo
+
+
+@click.command()
+@click.argument("rev", metavar="REV[:PATH]", default="HEAD")
+@click.option("-r", "--recursive", is_flag=True, help="List what is in directories too.")
+@json_option
+@pass_session
+def ls(session: Session, rev: str, *, recursive: bool) -> None:
+    """List what a revision holds.
+
+    Kind, mode, size, id and name of each entry: the payload first, then the record; a directory in
+    both is listed as one. Of a state: path, dtype, shape and id of its tensors. Of a series: its
+    metrics. The id of a file is what `b3sum` prints.
+    """
+    from cas.ids import ManifestId
+    from cas.objects.tree import EntryKind
+    from cas.repo.contents import at, inside, top
+    from cas.repo.revision import resolve_path
+
+    repo = session.repo
+    id, path = resolve_path(repo, rev)
+    found = at(repo, id, path) if path else []
+    if found and found[0].entry.kind in {EntryKind.STATE, EntryKind.SERIES}:
+        rows = rows_of(repo.manifest(ManifestId(found[0].entry.id)))
+        session.emit(rows, lambda: render.table([_cells(row) for row in rows]))
+        return
+    if found and not found[0].folder:
+        listed = [found]
+    else:
+        inner = inside(repo, found) if path else top(repo, id)
+        listed = list(_below(repo, inner) if recursive else inner)
+    front = len(path) + 1 if path and found[0].folder else 0
+    session.emit(
+        [_data(same) for same in listed],
+        lambda: render.table([_line(same, front) for same in listed], right=(2,)),
+    )
+
+
+def rows_of(manifest: "Manifest") -> list[dict[str, Any]]:
+    """Return what a state or a series holds, row by row."""
+    from cas.objects.manifest import State
+    from cas.objects.pystate import readable
+
+    if isinstance(manifest, State):
+        return [
+            {
+                "path": readable(row.path),
+                "dtype": row.dtype,
+                "shape": list(row.shape),
+                "bytes": row.nbytes,
+                "id": str(row.id),
+            }
+            for row in manifest.rows
+        ]
+    return [
+        {"name": row.name, "count": row.count, "id": str(row.values.id)} for row in manifest.rows
+    ]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "dtype" in row:
+        return [row["id"], row["dtype"], str(row["shape"]), printable(row["path"])]
+    return [row["id"], render.count(row["count"], "point"), printable(row["name"])]
+
+
+def _below(repo: "Repo", listing: "Iterator[list[Held]]") -> "Iterator[list[Held]]":
+    from cas.repo.contents import inside
+
+    for same in listing:
+        yield same
+        if same[0].folder:
+            yield from _below(repo, inside(repo, same))
+
+
+def _line(same: "list[Held]", front: int) -> list[str]:
+    entry = same[0].entry
+    name = printable(same[0].path[front:]) + ("/" if same[0].folder else "")
+    if entry.link is not None:
+        name += f" -> {printable(entry.link)}"
+    return [
+        entry.kind.name.lower() + ("" if entry.stored else " (named)"),
+        f"{entry.mode:04o}" if entry.mode else "-",
+        str(sum(held.entry.size for held in same)),
+        str(entry.id) if len(same) == 1 else "(payload and record)",
+        name,
+    ]
+
+
+def _data(same: "list[Held]") -> dict[str, Any]:
+    entry = same[0].entry
+    return {
+        "path": same[0].path,
+        "kind": entry.kind,
+        "mode": entry.mode,
+        "bytes": sum(held.entry.size for held in same),
+        "id": entry.id if len(same) == 1 else None,
+        "link": entry.link,
+        "stored": entry.stored,
+        "parts": [held.part for held in same],
+    }

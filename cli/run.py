@@ -1,0 +1,52 @@
+"""`cas run`."""
+
+from pathlib import Path
+
+import click
+
+from cas.errors import NoRepositoryError
+
+from .session import Session, pass_session
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("-e", "--experiment", help="Experiment of the run; the program's name by default.")
+@click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A param.")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="PATH", help="Data that goes in.")
+@click.option("-o", "--output", "outputs", multiple=True, metavar="PATH", help="What comes out.")
+@click.option("--metrics", metavar="FILE", help="JSON or CSV file that the program writes.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_session
+def run(
+    session: Session,
+    *,
+    experiment: str | None,
+    params: tuple[str, ...],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    metrics: str | None,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND and track it: its code, arguments, output, results.
+
+    Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own.
+    """
+    from cas.tracking.execute import Program, run_program, scalar
+    from cas.tracking.start import open_repo
+
+    from .params import pairs
+
+    session.note(f"running {' '.join(command)}")
+    given = {key: scalar(value) for key, value in pairs(params, "-p")}
+    program = Program(command, given, inputs, outputs, metrics)
+    try:
+        repo = session.writing()
+    except NoRepositoryError:
+        repo, _ = open_repo(None, session.clock)
+        session.say(f"cas: created repository {repo.path}")
+    outcome = run_program(repo, program, experiment, Path.cwd())
+    for problem in outcome.problems:
+        session.say(f"cas: {problem}")
+    if outcome.commit is not None:
+        session.say(f"cas: {outcome.run} is {outcome.commit.short}, exit code {outcome.exit_code}")
+    return outcome.exit_code if outcome.exit_code >= 0 else 128 - outcome.exit_code

@@ -1,0 +1,221 @@
+"""`cas show`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from . import render
+from .exits import printable
+from .log import as_data
+from .session import Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from cas.ids import CommitId
+    from cas.objects.commit import Commit, Parent
+    from cas.repo.repo import Repo
+
+DOCUMENTS: Final = (
+    *("params", "summary", "environment", "source", "seeds", "command", "host"),
+    *("checkpoint", "verdict", "input", "notes"),
+)
+SHOWN_ARTIFACTS: Final = 20
+
+
+@click.command()
+@click.argument("rev", default="HEAD")
+@json_option
+@pass_session
+def show(session: Session, rev: str) -> None:
+    """Show all that a commit says.
+
+    Its fields, params, metrics, parents with their roles, environment, code and artifacts, and
+    whether its payload is kept or was pruned. REV is HEAD by default.
+    """
+    from cas.repo.contents import kept
+    from cas.repo.revision import resolve
+
+    repo = session.repo
+    id = resolve(repo, rev)
+    commit = repo.commit(id)
+    found = {name: repo.document(commit.tree, f"{name}.json") for name in DOCUMENTS}
+    documents = {name: value for name, value in found.items() if isinstance(value, dict)}
+    refs = [ref for ref, at in repo.root.refs.items() if at == id and not ref.startswith("holds/")]
+    artifacts = list(_artifacts(repo, id))
+    session.emit(
+        as_data(id, commit, repo.root.refs)
+        | {"refs": sorted(refs), **documents, "artifacts": artifacts},
+        lambda: _lines(
+            session,
+            id,
+            commit,
+            documents,
+            refs=sorted(refs),
+            artifacts=artifacts,
+            held=kept(repo, id),
+        ),
+    )
+
+
+def _lines(
+    session: Session,
+    id: "CommitId",
+    commit: "Commit",
+    documents: Mapping[str, Any],
+    *,
+    refs: list[str],
+    artifacts: list[dict[str, Any]],
+    held: bool,
+) -> Iterator[str]:
+    names = f"  ({', '.join(refs)})" if refs else ""
+    yield session.paint(f"{commit.kind} {id}", fg="yellow") + session.paint(names, fg="green")
+    yield from render.table(list(_fields(session, commit, held=held)))
+    if commit.message:
+        yield ""
+        yield from (f"    {printable(line)}" for line in commit.message.strip().split("\n"))
+    yield from _section("parents", [_parent(session.repo, parent) for parent in commit.parents])
+    yield from _section("params", _pairs(documents.get("params", {})))
+    yield from _section("metrics", _metrics(documents.get("summary", {})))
+    yield from _section("code", _code(documents))
+    yield from _section("environment", _environment(documents))
+    yield from _section("input", _pairs(documents.get("input", {})))
+    yield from _section("verdict", _pairs(documents.get("verdict", {})))
+    rows = [(one["path"], render.human_bytes(one["bytes"]), one["id"][:10]) for one in artifacts]
+    more = [(f"and {len(rows) - SHOWN_ARTIFACTS} more: `cas ls {id.short}:artifacts -r`", "", "")]
+    yield from _section(
+        "artifacts", rows[:SHOWN_ARTIFACTS] + (more if len(rows) > SHOWN_ARTIFACTS else [])
+    )
+
+
+def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple[str, str]]:
+    told = {
+        "run": f"{commit.experiment}/{commit.run}" if commit.run else None,
+        "experiment": None if commit.run else commit.experiment,
+        "status": commit.status,
+        "step": commit.step,
+        "time": commit.time and render.moment(session.now, commit.time, terminal=session.terminal),
+        "author": commit.author,
+    }
+    yield from ((f"{key}:", printable(value)) for key, value in told.items() if value is not None)
+    if commit.monitor is not None:
+        monitor = commit.monitor
+        yield (
+            "monitor:",
+            f"{monitor.metric} {render.number(monitor.value)} ({monitor.mode} is best)",
+        )
+    if commit.payload is not None:
+        state = "kept" if held else session.paint("pruned", fg="red")
+        yield "payload:", f"{commit.payload.short} {state}"
+    if commit.volume is not None:
+        given = render.human_bytes(commit.volume.given_bytes)
+        yield "bytes:", f"{render.human_bytes(commit.volume.stored_bytes)} stored of {given} given"
+
+
+def _section(title: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    if rows:
+        yield ""
+        yield f"{title}:"
+        yield from (f"    {line}" for line in render.table(rows))
+
+
+def _parent(repo: "Repo", parent: "Parent") -> tuple[str, ...]:
+    from cas.errors import NotFoundError
+
+    try:
+        commit = repo.commit(parent.commit)
+        what = f"{commit.experiment}/{commit.run}" if commit.run else commit.kind
+    except NotFoundError:
+        what = "not here"
+    refs = (ref for ref, at in repo.root.refs.items() if at == parent.commit)
+    name = next((ref for ref in refs if not ref.startswith("holds/")), what)
+    details = [f"path {parent.path}"] if parent.path else []
+    details += [f"{key} {_short(value)}" for key, value in sorted(parent.attrs.items())]
+    return parent.role, parent.commit.short, printable(name), ", ".join(details)
+
+
+def _pairs(document: Mapping[str, Any], front: str = "") -> list[tuple[str, ...]]:
+    """Return the values of a document, a nested one's under joined names."""
+    rows: list[tuple[str, ...]] = []
+    for key, value in sorted(document.items()):
+        if isinstance(value, dict) and value:
+            rows += _pairs(value, f"{front}{key}.")
+        else:
+            rows.append((printable(f"{front}{key}"), _short(value)))
+    return rows
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, told in sorted(summary.items()):
+        known = told if isinstance(told, dict) else {"last": told}
+        keys = [key for key in ("last", "min", "max", "count") if _is_number(known.get(key))]
+        rows.append((printable(name), *(f"{key} {render.number(known[key])}" for key in keys)))
+    width = max(map(len, rows), default=0)
+    return [row + ("",) * (width - len(row)) for row in rows]
+
+
+def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    git = documents.get("source", {}).get("git") or {}
+    rows = [(key, _short(value)) for key, value in sorted(git.items()) if value not in (None, "")]
+    command = documents.get("command", {})
+    if command.get("argv"):
+        rows.append(("command", _short(" ".join(map(str, command["argv"])))))
+    seed = documents.get("seeds", {}).get("seed")
+    return [*rows, ("seed", str(seed))] if seed is not None else list(rows)
+
+
+def _environment(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    environment, host = documents.get("environment", {}), documents.get("host", {})
+    rows: list[tuple[str, ...]] = []
+    python = environment.get("python")
+    if isinstance(python, dict):
+        rows.append(("python", _short(python.get("version"))))
+    packages = environment.get("packages")
+    if isinstance(packages, dict):
+        known = [name for name in ("torch", "numpy", "jax", "tensorflow") if name in packages]
+        told = "".join(f", {name} {packages[name]}" for name in known)
+        rows.append(("packages", printable(f"{len(packages)}{told}")))
+    rows += [(key, _short(host[key])) for key in ("host", "cpu", "gpus") if host.get(key)]
+    return rows
+
+
+def _artifacts(repo: "Repo", id: "CommitId") -> Iterator[dict[str, Any]]:
+    """Yield path, size and id of everything below `artifacts`."""
+    from cas.repo.contents import Held, inside, top
+
+    def below(same: list[Held]) -> Iterator[Held]:
+        if same[0].folder:
+            for inner in inside(repo, same):
+                yield from below(inner)
+        else:
+            yield same[0]
+
+    for same in top(repo, id):
+        if same[0].entry.name == b"artifacts":
+            for held in below(same):
+                path = held.path.decode("utf-8", "surrogateescape").removeprefix("artifacts/")
+                yield {
+                    "path": printable(path),
+                    "bytes": held.entry.size,
+                    "id": str(held.entry.id),
+                    "part": held.part,
+                }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    text = printable(value if isinstance(value, str) else _json(value))
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _json(value: object) -> str:
+    import json
+
+    from cas.plain import plain
+
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

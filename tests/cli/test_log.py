@@ -1,0 +1,112 @@
+"""`cas log` lists runs, histories and the graph."""
+
+from pathlib import Path
+
+import pytest
+
+from cas.objects.commit import Parent
+from cas.repo.repo import Repo
+from tests.cli.conftest import Cas
+from tests.support.builders import RunBuilder, commit_files, noise, set_ref
+
+
+@pytest.fixture
+def runs(repo: Repo) -> dict[str, RunBuilder]:
+    """Two runs on one dataset, the second forked from the first, whose first checkpoint is gone."""
+    data = Parent("dataset", commit_files(repo, {"d": b""}, ref="datasets/digits", kind="input"))
+    one = RunBuilder(repo, "digits/brave-otter", (data,))
+    for step, loss in enumerate([0.5, 0.2, 0.3]):
+        one.checkpoint(step, {"w": noise(step, 1000)}, value=loss)
+    one.finish()
+    two = RunBuilder(repo, "digits/calm-fox", (Parent("resumed-from", one.ids[1]), data))
+    for step in range(4):
+        two.checkpoint(step, {"w": noise(9, 1000)}, value=0.1)
+    two.finish(status="failed")
+    set_ref(repo, f"holds/{one.ids[0]}", None)
+    return {"one": one, "two": two}
+
+
+def test_one_line_for_each_run_newest_first(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    first, second = cas("log").lines
+    assert first.split()[:4] == ["digits/calm-fox", "failed", "loss", "0.1"]
+    assert second.split()[:2] == ["digits/brave-otter", "finished"]
+    assert "loss 0.3 (best 0.2)" in second
+    assert "3 checkpoints, 2 kept" in second
+    assert second.endswith(runs["one"].ids[-1].short)
+
+
+def test_a_limit(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    assert len(cas("log", "-n", "1").lines) == 1
+    assert cas("log", "-n", "0").lines == []
+
+
+def test_nothing_to_list_is_no_error(cas: Cas, repo: Repo) -> None:
+    assert cas("log").out == ""
+    assert cas("log", "--json").json == []
+    assert cas("log", "--graph").out == ""
+    assert cas("log", "HEAD").code == 3
+
+
+def test_checkpoints_unfold(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    lines = cas("log", "--checkpoints").lines
+    assert len(lines) == 2 + 5 + 4
+    assert [line for line in lines if "pruned" in line] == [lines[-1]]
+    (two, one) = cas("log", "--checkpoints", "--json").json
+    assert [commit["id"] for commit in one["commits"]] == [
+        str(id) for id in reversed(runs["one"].ids)
+    ]
+    assert [commit["kept"] for commit in one["commits"]] == [None, True, True, False]
+    assert two["status"] == "failed"
+
+
+def test_json_says_the_same(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    two, one = cas("log", "--json").json
+    assert one["id"] == str(runs["one"].ids[-1])
+    assert (one["run"], one["last"], one["best"]) == ("digits/brave-otter", 0.3, 0.2)
+    assert (two["checkpoints"], two["kept"]) == (4, 4)
+
+
+def test_a_revision_is_followed_back(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    lines = cas("log", "digits/brave-otter~1").lines
+    assert [line.split()[0] for line in lines] == [id.short for id in reversed(runs["one"].ids[:3])]
+    assert cas("log", "digits/brave-otter", "-n", "1", "--json").json[0]["kind"] == "run"
+
+
+def test_the_graph_names_roles_and_folds_checkpoints(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    assert [line.rstrip() for line in cas("log", "--graph").lines] == [
+        "*  digits/calm-fox  failed  loss 0.1  4 checkpoints, 4 kept",
+        "|  resumed-from digits/brave-otter, step 1",
+        "|\\  dataset digits",
+        "* |  digits/brave-otter  finished  loss 0.3 (best 0.2)  3 checkpoints, 2 kept",
+        "|/  dataset digits",
+        f"*  {runs['one'].parents[0].commit.short}  (datasets/digits)  input",
+    ]
+
+
+def test_the_graph_unfolds(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    lines = cas("log", "--graph", "--checkpoints").lines
+    assert sum("*" in line for line in lines) == 4 + 5 + 1
+
+
+def test_the_graph_as_json(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    nodes = cas("log", "--graph", "--json").json
+    assert [node["kind"] for node in nodes] == ["run", "run", "input"]
+    assert {edge["role"] for edge in nodes[0]["edges"]} == {"resumed-from", "dataset"}
+
+
+def test_the_graph_of_one_revision(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    assert not any("calm-fox" in line for line in cas("log", "--graph", "digits/brave-otter").lines)
+
+
+def test_a_message_cannot_write_to_the_terminal(cas: Cas, repo: Repo, place: Path) -> None:
+    (place / "x").write_bytes(b"1")
+    cas("commit", "x", "-m", "evil \x1b[31m\nsecond line")
+    (line,) = cas("log", "HEAD").lines
+    assert line.endswith("evil \\x1b[31m")
+    assert "\x1b" not in cas("show").out
+
+
+def test_metrics_that_json_has_no_numbers_for(cas: Cas, repo: Repo) -> None:
+    RunBuilder(repo, "e/run").checkpoint(0, {}, value=float("nan"))
+    assert cas("log", "--json").json[0]["last"] == "NaN"
+    assert "nan" in cas("log").out

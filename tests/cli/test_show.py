@@ -1,0 +1,75 @@
+"""`cas show` tells all that a commit says."""
+
+from cas.objects.commit import Parent
+from cas.objects.document import document
+from cas.repo.repo import Repo
+from tests.cli.conftest import Cas
+from tests.support.builders import Files, RunBuilder, commit_files, noise, set_ref
+
+RECORD: Files = {
+    "params.json": document({"lr": 0.1, "model": {"width": 8}}),
+    "summary.json": document({"loss": {"last": 0.25, "min": 0.125, "max": 1.0, "count": 3}}),
+    "environment.json": document(
+        {"python": {"version": "3.11.7"}, "packages": {"numpy": "2.0", "zlib": "1"}}
+    ),
+    "source.json": document({"git": {"commit": "abc123", "branch": "main", "dirty": True}}),
+    "seeds.json": document({"seed": 7}),
+    "host.json": document({"host": "box", "gpus": ["H200"]}),
+    "artifacts": {"plot.png": b"png", "sub": {"x": b"1"}},
+}
+
+
+def test_a_commit_in_full(cas: Cas, repo: Repo) -> None:
+    data = commit_files(repo, {"d": b""}, ref="datasets/digits", kind="input")
+    id = commit_files(
+        repo,
+        RECORD,
+        parents=(Parent("dataset", data, "train", {"split": "80"}),),
+        payload={"artifacts": {"model.bin": b"weights"}},
+    )
+    out = cas("show").out
+    assert out.startswith(f"commit {id}  (heads/main)\n")
+    words = " ".join(out.split())
+    for said in (
+        f"dataset {data.short} datasets/digits path train, split 80",
+        "lr 0.1",
+        "model.width 8",
+        "loss last 0.25 min 0.125 max 1 count 3",
+        "commit abc123",
+        "seed 7",
+        "python 3.11.7",
+        "packages 2, numpy 2.0",
+        "host box",
+        "model.bin 7 B",
+        "plot.png 3 B",
+        "sub/x 1 B",
+        "kept",
+    ):
+        assert said in words
+    told = cas("show", "--json").json
+    assert told["id"] == str(id)
+    assert told["refs"] == ["heads/main"]
+    assert told["params"] == {"lr": 0.1, "model": {"width": 8}}
+    assert told["parents"][0]["attrs"] == {"split": "80"}
+    assert [(one["path"], one["part"]) for one in told["artifacts"]] == [
+        ("model.bin", "payload"),
+        ("plot.png", "record"),
+        ("sub/x", "record"),
+    ]
+
+
+def test_a_pruned_checkpoint_still_tells_its_metrics(cas: Cas, repo: Repo) -> None:
+    run = RunBuilder(repo, "e/run")
+    id = run.checkpoint(3, {"w": noise(1, 1000)}, value=0.5)
+    set_ref(repo, f"holds/{id}", None)
+    out = cas("show", "e/run").out
+    assert "pruned" in out
+    assert "loss 0.5 (min is best)" in out
+    assert cas("show", "e/run", "--json").json["kept"] is False
+
+
+def test_what_is_not_there(cas: Cas, repo: Repo) -> None:
+    assert cas("show").code == 3
+    assert cas("show", "nope").code == 3
+    commit_files(repo, {"a": b"1"})
+    assert cas("show", "HEAD:a").code == 2
