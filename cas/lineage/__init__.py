@@ -1,0 +1,1 @@
+"""Lineage: the graph of commits, read along its edges."""
