@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from cas.ids import ObjectId, blob_id
+from cas.objects import canonical
 from cas.objects.commit import Commit
 from cas.objects.document import document, read_document
 from cas.objects.edges import Object
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node
+from cas.tracking.journal import scan_frames, to_frame
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"
 BLOCK = re.compile(
@@ -59,6 +61,16 @@ def _own_id(made: Object) -> ObjectId:
     return blob_id(made) if isinstance(made, bytes) else made.id
 
 
+def _frames(raw: bytes) -> list[Any]:
+    frames = list(scan_frames(raw))
+    assert frames[-1][1] == len(raw), "the example has a torn frame"
+    return [canonical.decode(payload) for payload, _ in frames]
+
+
+def _journal(values: list[Any]) -> bytes:
+    return b"".join(map(to_frame, values))
+
+
 # One line for each NAME that a page may use.
 CODECS: dict[str, Codec] = {
     "Blob": Codec(bytes, bytes, _own_id),
@@ -67,6 +79,7 @@ CODECS: dict[str, Codec] = {
     "State": value(State, has_id=True),
     "Series": value(Series, has_id=True),
     "Commit": value(Commit, has_id=True),
+    "Journal": Codec(_frames, _journal),
 }
 
 
