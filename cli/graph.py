@@ -42,7 +42,7 @@ def _label(session: Session, node: "Node") -> str:
         return "  ".join(cell for cell in (name, shown, *cells) if cell)
     id, commit = node.commits[0]
     head, *cells = commit_cells(session, id, commit, session.repo.root.refs)
-    name = session.paint(f"{commit.experiment}/{commit.run}", bold=True) if commit.run else ""
+    name = session.paint(commit.full_name or "", bold=True)
     return "  ".join(cell for cell in (head, name, shown, *cells) if cell)
 
 
@@ -58,7 +58,7 @@ def _end(node: "Node | None", commit: "CommitId") -> str:
     found = dict(node.commits)[commit]
     if found.run is not None:
         at = "" if found.step is None else f", step {found.step}"
-        return f"{found.experiment}/{found.run}{at}"
+        return f"{found.full_name}{at}"
     return node.refs[0].partition("/")[2] if node.refs else commit.short
 
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from cas.errors import NoRepositoryError
-
 from .session import Session, pass_session
 
 
@@ -32,19 +30,13 @@ def run(
     Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own.
     """
     from cas.tracking.execute import Program, run_program, scalar
-    from cas.tracking.start import open_repo
 
     from .params import pairs
 
     session.note(f"running {' '.join(command)}")
     given = {key: scalar(value) for key, value in pairs(params, "-p")}
     program = Program(command, given, inputs, outputs, metrics)
-    try:
-        repo = session.writing()
-    except NoRepositoryError:
-        repo, _ = open_repo(None, session.clock)
-        session.say(f"cas: created repository {repo.path}")
-    outcome = run_program(repo, program, experiment, Path.cwd())
+    outcome = run_program(session.writing_or_new(), program, experiment, Path.cwd())
     for problem in outcome.problems:
         session.say(f"cas: {problem}")
     if outcome.commit is not None:

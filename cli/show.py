@@ -89,7 +89,7 @@ def _lines(
 
 def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple[str, str]]:
     told = {
-        "run": f"{commit.experiment}/{commit.run}" if commit.run else None,
+        "run": commit.full_name,
         "experiment": None if commit.run else commit.experiment,
         "status": commit.status,
         "step": commit.step,
@@ -123,7 +123,7 @@ def _parent(repo: "Repo", parent: "Parent") -> tuple[str, ...]:
 
     try:
         commit = repo.commit(parent.commit)
-        what = f"{commit.experiment}/{commit.run}" if commit.run else commit.kind
+        what = commit.full_name or commit.kind
     except NotFoundError:
         what = "not here"
     refs = (ref for ref, at in repo.root.refs.items() if at == parent.commit)

@@ -45,7 +45,7 @@ def _list(session: Session) -> None:
     rows = []
     for name in sorted(tags):
         commit = repo.commit(tags[name])
-        run = f"{commit.experiment}/{commit.run}" if commit.run else commit.kind
+        run = commit.full_name or commit.kind
         step = "" if commit.step is None else f"step {commit.step}"
         rows.append((session.paint(name, bold=True), tags[name].short, run, step))
     data = [{"name": name, "id": tags[name]} for name in sorted(tags)]

@@ -118,7 +118,7 @@ def run_line(
         pick = min if newest.mode == "min" else max
         best = pick((value for value in values if value == value), default=None)  # noqa: PLR0124
     return RunLine(
-        run=f"{tip.experiment}/{tip.run}" if tip.run else ref,
+        run=tip.full_name or ref,
         ref=ref,
         id=id,
         status=live or tip.status or "-",

@@ -11,7 +11,7 @@ def title(repo: Repo, id: CommitId) -> str:
     The number of a checkpoint is its step, or its place in the run when it has no step.
     """
     commit = repo.commit(id)
-    run = run_name(commit)
+    run = commit.full_name or ""
     if commit.kind == CHECKPOINT:
         return f"{run} checkpoint {commit.seq if commit.step is None else commit.step}"
     if commit.kind == RUN:
@@ -23,13 +23,6 @@ def title(repo: Repo, id: CommitId) -> str:
     if commit.kind == VERDICT:
         return f"verdict {commit.status or ''}".rstrip()
     return commit.message.strip().partition("\n")[0] or "commit"
-
-
-def run_name(commit: Commit) -> str:
-    """Return `EXPERIMENT/NAME` of the run that a commit belongs to, empty when there is none."""
-    run, experiment = commit.run or "", commit.experiment
-    whole = not experiment or run == experiment or run.startswith(f"{experiment}/")
-    return run if whole else f"{experiment}/{run}"
 
 
 def input_name(repo: Repo, commit: Commit) -> str | None:

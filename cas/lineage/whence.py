@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from cas.errors import BackendError, CorruptionError, InvalidInputError, NotFoundError
 from cas.ids import BlobHasher, BlobId, CommitId, ManifestId, ObjectId
-from cas.lineage.title import run_name, title
+from cas.lineage.title import title
 from cas.objects.commit import Commit
 from cas.objects.containers.files import FoundTensor, format_of, tensors_in
 from cas.objects.manifest import INLINE_LIMIT, State
@@ -207,7 +207,7 @@ class _Scan:
                 commit=id,
                 kind=commit.kind,
                 title=title(self.repo, id),
-                run=run_name(commit),
+                run=commit.full_name or "",
                 path=path.decode("utf-8", "surrogateescape"),
                 time=commit.time,
                 held=commit.payload is None or f"{HOLDS}{id}" in refs,

@@ -4,7 +4,7 @@ Nothing is written outside the folder: every name is checked, and everything is 
 directories, never through a link. A stored link comes back as it was, wherever it leads; making it
 writes nothing there, and nothing is written through it afterwards. What is there already is never
 changed without `force`: neither its bytes nor its permission bits.
-Format: docs/format/tree.md.
+Format: docs/format/checkout.md.
 """
 
 import os

@@ -3,6 +3,7 @@
 A file is written under a temporary name and gets its own with `link(2)`, which replaces nothing; so
 a half-written file is never taken for a whole one, and two names that the file system takes for one
 are found out. Only `replace=True` writes over an older file or link.
+Format: docs/format/checkout.md.
 """
 
 import errno

@@ -3,7 +3,7 @@
 Links are stored as links and never followed below the top, so that nothing outside the folder gets
 in and no walk goes in circles. The folders `.cas` and `.git` are left out. A file is read once,
 front to back, in bounded memory; one that changes meanwhile is stored as it was read.
-Format: docs/format/tree.md.
+Format: docs/format/checkout.md.
 """
 
 import os

@@ -3,7 +3,7 @@
 A name that is unusual but harmless where cas runs (a colon, a backslash, a newline, bytes that are
 not text) comes back as it was. Refused is only what on some platform would leave the folder that
 is written to, or would be the metadata folder of cas or git under another spelling.
-Format: docs/format/tree.md.
+Format: docs/format/checkout.md.
 """
 
 import re

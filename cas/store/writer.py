@@ -30,7 +30,7 @@ from cas.objects.kind import Kind
 from cas.store.pack import PackClass, PackInfo, PackWriter
 from cas.store.packed import PackedStore
 from cas.store.recipe import MAX_PIECES, Recipe
-from cas.store.record import RECIPE, RecordHeader
+from cas.store.record import MAX_WHOLE, RECIPE, RecordHeader
 
 WHOLE_OPAQUE: Final = 512 * 1024  # opaque blobs up to this size are stored whole
 WHOLE_TYPED: Final = 4 * 1024 * 1024  # blobs of elements likewise: one block
@@ -184,7 +184,14 @@ class ObjectWriter:
             self._append(kind, id, canonical, itemsize=1)
 
     def _append(self, kind: Kind, id: ObjectId, data: Buffer, itemsize: int) -> None:
-        tag, body = choose.encode(data, itemsize=itemsize)
+        if len(data) > MAX_WHOLE:
+            raise InvalidInputError(
+                f"a {kind.name.lower()} of {len(data)} bytes is too large: {MAX_WHOLE} are the most"
+            )
+        tag, body = CodecTag.RAW, data
+        # Ids fill most of a commit; raw, a list of runs needs no decompressor.
+        if kind is not Kind.COMMIT:
+            tag, body = choose.encode(data, itemsize=itemsize)
         # A compressor that is wrong once must not be found out when the source is gone.
         if tag != CodecTag.RAW and codec_for(tag).decode(body, len(data)) != data:
             raise CorruptionError(f"codec {tag.name.lower()} does not give {id} back")

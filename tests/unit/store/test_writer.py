@@ -232,6 +232,13 @@ class TestForms:
 
 
 class TestTrouble:
+    def test_what_no_reader_would_decode_is_not_written(
+        self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writing, "MAX_WHOLE", 100)
+        with pytest.raises(InvalidInputError, match="a manifest of 101 bytes is too large"):
+            shelf.writer().manifest(b"x" * 101)
+
     def test_giving_up_removes_what_is_not_sealed(self, shelf: Shelf) -> None:
         writer = shelf.writer()
         writer.tree(b"\x80")
