@@ -44,8 +44,8 @@ def commit(
     """
     from cas.repo.config import get
     from cas.repo.person import Told, commit_paths
-    from cas.tracking.execute import scalar
     from cas.tracking.names import check_name
+    from cas.tracking.program import scalar
     from cas.tracking.secrets import scrub_params
 
     repo = session.writing()

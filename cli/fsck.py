@@ -18,12 +18,11 @@ COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 @click.option("--full", is_flag=True, help="Read and check every stored byte too.")
 @json_option
 @pass_session
-def fsck(session: Session, full: bool) -> int:
+def fsck(session: Session, full: bool) -> None:
     """Check every promise that the format makes.
 
     Changes nothing. Ends with exit code 7 when something kept is damaged or missing.
     """
-    from cas.errors import CorruptionError
     from cas.repo import fsck as checker
 
     report = checker.Report()
@@ -34,7 +33,8 @@ def fsck(session: Session, full: bool) -> int:
         session.emit(value, ())
     else:
         session.emit(None, _lines(session, findings, report))
-    return exits.code_of(CorruptionError("")) if report.errors else exits.OK
+    if failure := checker.failure(report):
+        raise failure
 
 
 def _lines(session: Session, findings: "Iterator[Finding]", report: "Report") -> Iterator[str]:

@@ -7,7 +7,7 @@ import click
 from .session import Session, pass_session
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-e", "--experiment", help="Experiment of the run; the program's name by default.")
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A param.")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="PATH", help="Data that goes in.")
@@ -29,7 +29,8 @@ def run(
 
     Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own.
     """
-    from cas.tracking.execute import Program, run_program, scalar
+    from cas.tracking.execute import run_program
+    from cas.tracking.program import Program, scalar
 
     from .params import pairs
 

@@ -120,7 +120,7 @@ class _Check:
     def _records(self, store: PinnedStore, root: Root) -> None:
         """Check each record; what is wrong is told when it is known who needs it."""
         checker = packcheck.Records(store, self._repo.backend, root.tombstones, full=self._full)
-        self._progress.start("check records", total=len(store.index.segments[0]))
+        self._progress.start("check records", total=sum(map(len, store.index.segments)))
         for id, finding in checker.findings(self._progress):
             if finding.what == packcheck.HALF:
                 self._halves.append((id, finding))
@@ -208,4 +208,5 @@ def failure(report: Report) -> CorruptionError | None:
     """Return the error that a check with findings amounts to."""
     if not report.errors:
         return None
-    return CorruptionError(f"{report.errors} errors: restore what is lost from a copy")
+    found = "1 error" if report.errors == 1 else f"{report.errors:,} errors"
+    return CorruptionError(f"fsck found {found}: restore what is named from a copy")

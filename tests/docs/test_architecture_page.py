@@ -53,3 +53,9 @@ def test_a_module_that_is_missing_or_gone_is_noticed() -> None:
 def test_files_stand_in_the_order_of_their_names() -> None:
     for folder, names in ROOMS.items():
         assert folder == "cli" or names == sorted(names), folder
+
+
+def test_every_format_page_can_be_found_from_here() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    pages = {path.name for path in (TOP / "docs" / "format").glob("*.md")}
+    assert pages <= set(re.findall(r"\(format/([a-z]+\.md)", text))

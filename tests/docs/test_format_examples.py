@@ -20,7 +20,11 @@ from cas.objects.document import document, read_document
 from cas.objects.edges import Object
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node
+from cas.repo.root import RootFile
+from cas.store.index import Segment
+from cas.store.recipe import Recipe
 from cas.tracking.journal import scan_frames, to_frame
+from tests.support import formats
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"
 BLOCK = re.compile(
@@ -80,6 +84,13 @@ CODECS: dict[str, Codec] = {
     "Series": value(Series, has_id=True),
     "Commit": value(Commit, has_id=True),
     "Journal": Codec(_frames, _journal),
+    "Record": Codec(formats.read_record, formats.write_record),
+    "Recipe": Codec(formats.read_recipe, Recipe.to_bytes),
+    "Pack": Codec(formats.read_pack, formats.write_pack),
+    "Index": value(Segment),
+    "Root": value(RootFile),
+    "Snapshot": Codec(formats.read_snapshot, formats.write_snapshot),
+    "Format": Codec(formats.read_format, formats.write_format),
 }
 
 

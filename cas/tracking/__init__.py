@@ -1,0 +1,1 @@
+"""What an execution being tracked leaves behind: code, environment, metrics, artifacts."""

@@ -1,0 +1,144 @@
+"""What is captured as a run begins: code, environment, command, seeds, host.
+
+Everything passes the filter for secrets before it is hashed, and nothing here fails a run.
+Format: docs/format/run.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cas.errors import CasError, InvalidInputError
+from cas.ids import ManifestId
+from cas.objects.commit import Commit, Parent
+from cas.objects.tree import Entry, EntryKind
+from cas.repo import ingest
+from cas.repo.repo import Repo
+from cas.repo.transaction import Transaction
+from cas.tracking import frameworks, rng
+from cas.tracking.checkpoint import read_state
+from cas.tracking.command import command
+from cas.tracking.environment import environment, host
+from cas.tracking.inputs import place_in
+from cas.tracking.record import Items, captured_items
+from cas.tracking.secrets import scrub_params, scrub_text, valid_text
+from cas.tracking.source import Source, read_source
+
+# What a reproduction takes from the original: it is what runs, laid out without its git.
+SAME: Final = ("code", "source.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the user asked for."""
+
+    experiment: str | None = None
+    name: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    labels: Sequence[str] = ()
+    group: str | None = None
+    notes: str = ""
+    parents: Sequence[Parent] = ()
+    command: Mapping[str, Any] | None = None
+
+
+def documents(start: Start, source: Source, cwd: Path, ordinal: int) -> dict[str, object]:
+    """Return what is known of a run before it begins, but its code and its params."""
+    flags: dict[str, object] = {}
+    for module in frameworks.loaded():
+        flags |= module.determinism()
+    started = dict(start.command or command())
+    # A program may be started outside its code: seen from there, its paths begin with `..`.
+    started |= {"cwd": source.cwd or place_in(cwd, source.top), "ordinal": ordinal}
+    return {
+        "environment.json": environment(flags),
+        "seeds.json": {"seed": start.seed},
+        "command.json": started,
+        "source.json": dict(source.info) | {"left_out": len(source.left_out)},
+        "host.json": host()
+        | {
+            "top": str(source.top),
+            "left_out": [*map(str, source.left_out)],
+            "problems": [*source.problems],
+        },
+        "notes.json": {
+            "labels": [_clean(label) for label in start.labels],
+            "group": None if start.group is None else _clean(start.group),
+            "notes": _clean(start.notes),
+        },
+    }
+
+
+def as_params(params: object) -> dict[str, Any]:
+    """Return params as canonical data without secrets; raise InvalidInputError."""
+    if not isinstance(params, Mapping):
+        kind = type(params).__name__
+        raise InvalidInputError(f"params are a mapping of names to values, not {kind}: try vars()")
+    return scrub_params(as_data(params))
+
+
+def as_data(value: object) -> Any:
+    """Return a value as canonical data: numbers, text, lists and maps with text keys."""
+    if isinstance(value, Mapping):
+        return {valid_text(str(key)): as_data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_data(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((as_data(item) for item in value), key=repr)
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        value = item()
+    return _scalar(value)
+
+
+def _scalar(value: object) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else str(value)
+    return float(value) if isinstance(value, float) else valid_text(str(value))
+
+
+def begin_generators(repo: Repo, again: Commit | None) -> dict[str, object]:
+    """Return where the random generators stand as an unseeded run begins.
+
+    A reproduction puts them back to where they stood. NumPy is loaded first: it would seed its own
+    by chance when the program comes to it, and every checkpoint holds its state.
+    """
+    import numpy  # noqa: F401
+
+    entry = repo.lookup(again.tree, b"rng") if again is not None else None
+    if entry is not None:
+        rng.restore(read_state(repo, ManifestId(entry.id)), frameworks.loaded())
+    return rng.capture(frameworks.loaded())
+
+
+def code(tx: Transaction, repo: Repo, source: Source, again: Commit | None) -> Items:
+    """Return the code as a tree: what was captured, or what the reproduction was laid out from."""
+    if again is not None:
+        known = captured_items(repo, again.tree)
+        return {name: known[name] for name in SAME if name in known}
+    code = ingest.nest(tx.writer, _files(tx, source))
+    return {"code": Entry(b"code", EntryKind.TREE, code.id, code.size, ingest.FOLDER_MODE)}
+
+
+def _files(tx: Transaction, source: Source) -> list[tuple[bytes, Entry]]:
+    entries = []
+    for file in source.files:
+        name = file.path.rpartition(b"/")[2]
+        try:
+            if file.kind == "link":
+                entries.append((file.path, ingest.add(tx.writer, file.absolute)))
+            else:
+                mode = 0o755 if file.mode & 0o100 else ingest.FILE_MODE
+                data = read_source(file)
+                entries.append((file.path, ingest.file_entry(tx.writer, name, data, mode)))
+        except (CasError, OSError):
+            continue  # it went away since it was listed: capture never fails a run
+    return entries
+
+
+def _clean(text: str) -> str:
+    return scrub_text(valid_text(str(text)))[0]

@@ -1,0 +1,235 @@
+"""`cas run`: any program as a run, whatever it is written in.
+
+The program's output goes through to the terminal and into the run's log; its `--key value`
+arguments are params; what it was told to leave behind is committed. A `cas.track` inside it
+continues the same run, through a journal of its own that is merged at the end.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import IO, Final, TypeVar
+
+from cas.errors import CasError, InvalidInputError
+from cas.ids import CommitId
+from cas.objects.commit import DATASET, Parent
+from cas.objects.tree import Entry
+from cas.repo import ingest
+from cas.repo.repo import Repo
+from cas.repo.transaction import Transaction, transact
+from cas.tracking.capture import Start
+from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
+from cas.tracking.inputs import dataset_name, edge_attrs, write_dataset
+from cas.tracking.journal import read_journal
+from cas.tracking.live import Live
+from cas.tracking.names import make_name
+from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
+from cas.tracking.recovery import joined_journals, log_entry, log_file
+from cas.tracking.secrets import scrub_argv
+from cas.tracking.start import DIR_VARIABLE, JOIN_VARIABLE, begin
+from cas.tracking.state import parent_frame
+
+T = TypeVar("T")
+PIECE: Final = 64 * 1024
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended, and the commit of its run."""
+
+    exit_code: int
+    commit: CommitId | None
+    run: str
+    problems: tuple[str, ...] = ()
+
+
+def run_program(
+    repo: Repo,
+    program: Program,
+    experiment: str | None,
+    cwd: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    output: tuple[int, int] = (STDOUT, STDERR),
+) -> Outcome:
+    """Run a program as a run of its own; raise InvalidInputError when it cannot be started.
+
+    `variables` are its environment, ours by default; `output` says where its standard output and
+    standard error go.
+    """
+    env = dict(os.environ if variables is None else variables)
+    _insist_on(program.argv, cwd, env)
+    start = Start(
+        experiment=experiment or make_name(subject(program.argv, cwd), "program"),
+        params={**argument_params(scrub_argv(program.argv)), **program.params},
+        command=program.document(cwd),
+    )
+    live = begin(repo, start, entry=script_of(program.argv, cwd), cwd=cwd)
+    live.tell = _say
+    _say(f"run {live.state.run} in {repo.path}")
+    try:
+        _track_inputs(live, program.inputs, cwd)
+        child = _started(program.argv, cwd, env | _joining(live))
+    except BaseException:
+        live.discard()
+        raise
+    log = log_file(repo, live.state.uid)
+    try:
+        code = _followed(child, log, output)
+        problems = tuple(_gather(live, program, cwd))
+        status = {0: FINISHED, -signal.SIGINT: INTERRUPTED, 130: INTERRUPTED}.get(code, FAILED)
+        commit = live.finish(live.moment(status), lambda tx: ({}, _logged(tx, log)))
+    except BaseException:
+        live.abandon()
+        raise
+    for path in (log, *joined_journals(repo, live.state.uid)):
+        path.unlink(missing_ok=True)
+    return Outcome(code, commit, live.state.run, problems)
+
+
+def _insist_on(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+    """Raise InvalidInputError for a program that is not there, before anything is recorded."""
+    name = argv[0]
+    found = shutil.which(cwd / name if os.path.dirname(name) else name, path=env.get("PATH"))
+    if found is None:
+        raise InvalidInputError(f"cannot run {name}: there is no such program, or it may not run")
+
+
+def _started(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    program = str(cwd / argv[0]) if os.path.dirname(argv[0]) else argv[0]
+    try:
+        return subprocess.Popen(
+            [program, *argv[1:]], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInputError(f"cannot run {argv[0]}: {reason}") from error
+
+
+def _followed(child: "subprocess.Popen[bytes]", log: Path, output: tuple[int, int]) -> int:
+    """Pass on what a program prints, and keep it, until it ends; return its exit code."""
+    lock = threading.Lock()
+    with open(log, "wb", buffering=0) as kept, _forwarding(child):
+        pairs = [(pipe, to) for pipe, to in zip((child.stdout, child.stderr), output, strict=True)]
+        threads = [
+            threading.Thread(target=_tee, args=(pipe, to, kept, lock), daemon=True)
+            for pipe, to in pairs
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            _patiently(thread.join)
+        return _patiently(child.wait)
+
+
+@contextmanager
+def _forwarding(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Pass a SIGTERM on to the program: how it ends is then recorded like any other end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _patiently(wait: Callable[[], T]) -> T:
+    """Wait through Ctrl-C: the terminal sent it to the program too, whose end is what counts."""
+    while True:
+        try:
+            return wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def _tee(source: IO[bytes], to: int, log: IO[bytes], lock: threading.Lock) -> None:
+    with source:
+        while data := os.read(source.fileno(), PIECE):
+            with suppress(OSError):  # whoever read our output may be gone: the log goes on
+                _write(to, data)
+            with lock, suppress(OSError):
+                _write(log.fileno(), data)
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _joining(live: Live) -> dict[str, str]:
+    state = live.state
+    return {
+        DIR_VARIABLE: str(live.repo.path),
+        JOIN_VARIABLE: f"{state.uid.hex()} {state.ref} {state.run}",
+    }
+
+
+def _track_inputs(live: Live, inputs: Iterable[str], cwd: Path) -> None:
+    for given in inputs:
+        path = cwd / given
+        name = dataset_name(path, None)
+        write = partial(write_dataset, data=path, name=name)
+        id = transact(live.repo, f"dataset {name}", write)
+        live.note(parent_frame(Parent(DATASET, id, "", edge_attrs(path, live.top, None, {}))))
+
+
+def _gather(live: Live, program: Program, cwd: Path) -> Iterator[str]:
+    """Take over what the program left; yield what could not be had."""
+    takers: list[tuple[str, Callable[[], None]]] = [
+        ("what the program logged itself: ", partial(_take_journal, live, path))
+        for path in joined_journals(live.repo, live.state.uid)
+    ]
+    if program.metrics is not None:
+        takers.append(("", partial(_take_metrics, live, cwd / program.metrics)))
+    takers += [
+        (f"output {output}: ", partial(_take_output, live, cwd / output))
+        for output in program.outputs
+    ]
+    for what, take in takers:
+        try:
+            take()
+        except (CasError, OSError) as error:
+            yield f"{what}{error}"
+
+
+def _take_journal(live: Live, path: Path) -> None:
+    for frame in read_journal(path).frames:
+        if frame["t"] not in {"finish", "commit"}:
+            live.note(frame)
+
+
+def _take_metrics(live: Live, path: Path) -> None:
+    for step, numbers in read_metrics(path):
+        live.add_points(numbers, step, live.repo.clock() / 1e6)
+
+
+def _take_output(live: Live, path: Path) -> None:
+    name = os.path.basename(os.path.abspath(path))
+    live.add_artifact(name, lambda tx: ingest.add(tx.writer, path, follow=True))
+
+
+def _logged(tx: Transaction, log: Path) -> dict[str, Entry]:
+    return log_entry(tx, log) if log.exists() else {}
+
+
+def _say(text: str) -> None:
+    with suppress(Exception):
+        sys.stderr.write(f"cas: {text}\n")
+        sys.stderr.flush()

@@ -1,0 +1,245 @@
+"""How a run becomes commits: the record tree, the payload, the edges.
+
+What two equal runs share (params, environment, code, metrics' steps and values) stands in objects
+of its own; what may differ (host, wall times, logs) in others, so that ids can be compared.
+Format: docs/format/run.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cas.errors import CorruptionError
+from cas.ids import CommitId, ObjectId, TreeId
+from cas.objects import canonical
+from cas.objects.commit import (
+    CHECKPOINT,
+    DRAFT,
+    PREVIOUS,
+    RUN,
+    Commit,
+    JournalPosition,
+    Monitor,
+    Parent,
+    Volume,
+)
+from cas.objects.document import document
+from cas.objects.kind import Kind
+from cas.objects.tree import Entry, EntryKind, TreeSummary
+from cas.repo import ingest
+from cas.repo.layout import HOLDS
+from cas.repo.repo import Repo
+from cas.repo.transaction import Transaction
+from cas.store.writer import ObjectWriter
+from cas.tracking.metrics import Mark, monitor
+from cas.tracking.state import RunState, artifact_frame, named_entry
+
+SMALL_ARTIFACT: Final = 64 * 1024
+SMALL_ARTIFACTS: Final = 1024 * 1024
+ARTIFACTS: Final = "artifacts"
+ARTIFACT_LIST: Final = "artifacts.list"  # in a draft alone
+# What a record takes over from the draft, where it was captured at the start.
+CAPTURED: Final = (
+    "environment.json",
+    "seeds.json",
+    "rng",
+    "command.json",
+    "source.json",
+    "host.json",
+    "notes.json",
+    "code",
+)
+
+Items = dict[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The circumstances of one commit."""
+
+    time: int
+    author: str
+    status: str
+    message: str = ""
+    step: int | None = None
+
+
+def captured_items(repo: Repo, tree: ObjectId) -> Items:
+    """Return what was captured at the start of a run, from a record that holds it."""
+    return {
+        name: entry
+        for entry in repo.entries(tree)
+        if (name := entry.name.decode("utf-8", "replace")) in CAPTURED
+    }
+
+
+def drafted_artifacts(repo: Repo, draft: CommitId) -> Items:
+    """Return the artifacts that a draft holds, by path."""
+    entry = repo.lookup(repo.commit(draft).tree, ARTIFACT_LIST.encode())
+    if entry is None:
+        return {}
+    frames = canonical.decode(repo.store.read(Kind.BLOB, entry.id))
+    if not isinstance(frames, list):
+        raise CorruptionError(f"draft {draft.short}: its list of artifacts is none")
+    return dict(named_entry(frame) for frame in frames if isinstance(frame, dict))
+
+
+def draft(tx: Transaction, state: RunState, captured: Items, moment: Moment) -> CommitId:
+    """Write the run's draft: what was captured, and all artifacts so far, others' included."""
+    old = tx.ref(state.open_ref)
+    artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
+    small, large = split_artifacts(artifacts)
+    items = captured | small
+    items["params.json"] = _document(tx.writer, "params.json", state.params)
+    if artifacts:
+        frames = [artifact_frame(path, entry) for path, entry in sorted(artifacts.items())]
+        listed = canonical.encode(frames)
+        items[ARTIFACT_LIST] = ingest.file_entry(tx.writer, ARTIFACT_LIST.encode(), listed)
+    tree = _tree(tx, items)
+    payload = _tree(tx, large).id if large else None
+    id = tx.record(replace(_commit(DRAFT, tree.id, state, moment), payload=payload))
+    if old is not None and old != id:
+        tx.set_ref(f"{HOLDS}{old}", None)
+    tx.set_ref(state.open_ref, id)
+    return id
+
+
+def checkpoint(
+    tx: Transaction,
+    state: RunState,
+    items: Items,
+    entry: Entry,
+    *,
+    points: tuple[Mark | None, Mark],
+    moment: Moment,
+    details: Mapping[str, Any],
+) -> CommitId:
+    """Write a checkpoint: the state as payload, the points since the commit before as record."""
+    items = items | _results(tx.writer, state, *points)
+    items["checkpoint.json"] = _document(tx.writer, "checkpoint.json", dict(details))
+    tree = _tree(tx, items)
+    payload = ingest.nest(tx.writer, [(b"state", entry)])
+    commit = replace(_commit(CHECKPOINT, tree.id, state, moment), payload=payload.id)
+    return _publish(tx, state, commit, tree.size + payload.size)
+
+
+def finish(
+    tx: Transaction,
+    state: RunState,
+    captured: Items,
+    moment: Moment,
+    *,
+    light: Items | None = None,
+    heavy: Items | None = None,
+) -> CommitId:
+    """Write the finishing commit: the whole series and all artifacts; the draft goes.
+
+    `light` joins the record, `heavy` the payload.
+    """
+    old = tx.ref(state.open_ref)
+    artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
+    small, large = split_artifacts(artifacts)
+    tree = _tree(tx, captured | small | _results(tx.writer, state) | (light or {}))
+    commit, given = _commit(RUN, tree.id, state, moment), tree.size
+    large |= heavy or {}
+    if large:
+        payload = _tree(tx, large)
+        commit, given = replace(commit, payload=payload.id), given + payload.size
+    id = _publish(tx, state, commit, given)
+    drop_draft(tx, state)
+    return id
+
+
+def drop_draft(tx: Transaction, state: RunState) -> None:
+    """Let go of the run's draft and what it held."""
+    old = tx.ref(state.open_ref)
+    if old is not None:
+        tx.set_ref(state.open_ref, None)
+        tx.set_ref(f"{HOLDS}{old}", None)
+
+
+def split_artifacts(artifacts: Mapping[str, Entry]) -> tuple[Items, Items]:
+    """Part artifacts into those that stay with the record and those that are payload."""
+    small: Items = {}
+    large: Items = {}
+    room = SMALL_ARTIFACTS
+    for path, entry in sorted(artifacts.items()):
+        stays = entry.size <= SMALL_ARTIFACT and entry.size <= room
+        room -= entry.size if stays else 0
+        (small if stays else large)[f"{ARTIFACTS}/{path}"] = entry
+    return small, large
+
+
+def _results(
+    writer: ObjectWriter, state: RunState, since: Mark | None = None, until: Mark | None = None
+) -> Items:
+    until = until or state.metrics.mark()
+    items: Items = {
+        "params.json": _document(writer, "params.json", state.params),
+        "summary.json": _document(writer, "summary.json", state.metrics.summary()),
+    }
+    for name, series in (
+        ("metrics", state.metrics.series(since, writer.blob, until)),
+        ("times", state.metrics.times(since, writer.blob, until)),
+    ):
+        if series.rows:
+            id = writer.manifest(series.to_bytes())
+            items[name] = Entry(name.encode(), EntryKind.SERIES, id, series.size)
+    return items
+
+
+def _tree(tx: Transaction, items: Items) -> TreeSummary:
+    _rely(tx.writer, items.values())
+    return ingest.nest(tx.writer, _pairs(items))
+
+
+def _publish(tx: Transaction, state: RunState, commit: Commit, given: int) -> CommitId:
+    # A run that has moved to another ref goes on after what it committed under its old one.
+    tip = tx.ref(state.ref) or state.tip
+    before = () if tip is None else (Parent(PREVIOUS, tip),)
+    volume = Volume(given, tx.writer.stored)
+    id = tx.record(replace(commit, parents=(*before, *commit.parents), volume=volume))
+    tx.set_ref(state.ref, id)
+    return id
+
+
+def _commit(kind: str, tree: TreeId, state: RunState, moment: Moment) -> Commit:
+    return Commit(
+        kind=kind,
+        tree=tree,
+        parents=tuple(state.parents),
+        experiment=state.experiment,
+        run=state.name,
+        seq=state.seq + 1,
+        step=moment.step,
+        status=moment.status,
+        time=moment.time,
+        author=moment.author,
+        message=moment.message,
+        monitor=_monitored(state),
+        journal=JournalPosition(state.uid, state.position),
+    )
+
+
+def _monitored(state: RunState) -> Monitor | None:
+    summary = state.metrics.summary()
+    found = monitor(summary)
+    if found is None:
+        return None
+    metric, mode = found
+    return Monitor(metric, mode, float(summary[metric]["last"]))
+
+
+def _document(writer: ObjectWriter, name: str, value: object) -> Entry:
+    return ingest.file_entry(writer, name.encode(), document(value))
+
+
+def _pairs(items: Items) -> Iterable[tuple[bytes, Entry]]:
+    return ((path.encode("utf-8", "surrogateescape"), entry) for path, entry in items.items())
+
+
+def _rely(writer: ObjectWriter, entries: Iterable[Entry]) -> None:
+    """Insist that what is taken over is stored; the transaction then checks that it stays so."""
+    for entry in entries:
+        if entry.stored and entry.kind is not EntryKind.LINK and not writer.has(entry.id):
+            raise CorruptionError(f"{entry.name!r} of this run is no longer stored: run `cas fsck`")

@@ -1,0 +1,207 @@
+"""How a run begins: find or make the repository, capture, choose a name, publish the draft."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from cas.errors import (
+    ConflictError,
+    NoRepositoryError,
+    NotFoundError,
+)
+from cas.ids import CommitId, ObjectId
+from cas.objects.commit import RESUMED_FROM, Commit
+from cas.objects.document import document
+from cas.repo import ingest, place
+from cas.repo.layout import HOLDS, RUNS
+from cas.repo.repo import Repo
+from cas.repo.root import Root
+from cas.repo.transaction import Transaction
+from cas.tracking.capture import (
+    Start,
+    as_data,
+    as_params,
+    begin_generators,
+    code,
+    documents,
+)
+from cas.tracking.checkpoint import PRUNED, checkpoint_at, write_state
+from cas.tracking.command import default_experiment, entry_point
+from cas.tracking.environment import user
+from cas.tracking.live import Live
+from cas.tracking.names import check_name, two_words
+from cas.tracking.record import Items
+from cas.tracking.source import Source, capture_source
+from cas.tracking.state import RunState, open_ref, parent_frame
+
+DIR_VARIABLE: Final = "CAS_DIR"
+JOIN_VARIABLE: Final = "CAS_RUN"  # set by `cas run` for the program that it runs
+REPRODUCTION_VARIABLE: Final = "CAS_REPRODUCTION"  # set by `cas reproduce`: the ref to go under
+ORIGINAL_VARIABLE: Final = "CAS_REPRODUCES"  # likewise: the commit that is reproduced
+TRIES: Final = 20
+PAUSE_S: Final = 0.05
+_ordinals = count()  # of the runs of this process, so that a reproduction can tell them apart
+
+
+def open_repo(given: str | os.PathLike[str] | None, clock: Callable[[], int]) -> tuple[Repo, bool]:
+    """Return the repository to use, and whether it was made just now."""
+    who, cwd = author(), Path.cwd()
+    told = os.environ.get(DIR_VARIABLE)
+    # A program that cas started belongs to the repository that it was started from.
+    started = JOIN_VARIABLE in os.environ or ORIGINAL_VARIABLE in os.environ
+    named = told if given is None or (told and started) else given
+    at = cwd if not named else Path(named).absolute()
+    target = place.default(at)
+    if named:
+        target = at if at.name in {place.FOLDER, place.IN_GIT} else at / place.FOLDER
+    for attempt in range(TRIES):
+        try:
+            return Repo.open(place.find(at), who=who, clock=clock), False
+        except NoRepositoryError:
+            if attempt:
+                time.sleep(PAUSE_S)  # somebody else is just making it
+        try:
+            return Repo.create(target, who=who, clock=clock), True
+        except ConflictError:
+            continue
+    raise ConflictError(str(target))
+
+
+def author() -> str:
+    """Return who works here: the user, and the host."""
+    return f"{user()}@{os.uname().nodename}"
+
+
+def begin(repo: Repo, start: Start, *, entry: Path | None = None, cwd: Path | None = None) -> Live:
+    """Start a run, or continue the one that this program was started in.
+
+    `entry` and `cwd` are those of another program when it is not this process that is tracked.
+    """
+    own = cwd is None
+    here = cwd or Path.cwd()
+    ordinal = next(_ordinals) if own else 0
+    frames = [{"t": "params", "params": as_params(start.params)}] if start.params else []
+    frames += map(parent_frame, start.parents)
+    source = capture_source(entry_point() if own else entry, here)
+    live = _joined(repo, source, ordinal) if own and JOIN_VARIABLE in os.environ else None
+    again = _reproduced(repo, ordinal)
+    first = live is None or "rng" not in live.captured
+    generators = begin_generators(repo, again) if own and first and start.seed is None else None
+    known = documents(start, source, here, ordinal)
+    if live is not None:
+        known = _better_known(start, known)
+
+    def capture(tx: Transaction) -> Items:
+        items = {
+            name: ingest.file_entry(tx.writer, name.encode(), document(as_data(value)))
+            for name, value in known.items()
+        }
+        if generators is not None:
+            items["rng"] = write_state(tx.writer, generators, b"rng")
+        return items if live is not None else items | code(tx, repo, source, again)
+
+    if live is None:
+        return _fresh(repo, start, ordinal, partial(_start, repo, source.top, frames, capture))
+    for frame in frames:
+        live.note(frame)
+    live.capture(capture)
+    return live
+
+
+def forked_from(repo: Repo, rev: str) -> CommitId:
+    """Return the checkpoint to begin from; in a reproduction, what the original began from."""
+    original = _original(repo)
+    known = original.parents_of(RESUMED_FROM) if original is not None else ()
+    base = known[0].commit if known else checkpoint_at(repo, rev)
+    if f"{HOLDS}{base}" not in repo.refresh().refs:
+        raise NotFoundError("state of", base.short, PRUNED)
+    return base
+
+
+def _joined(repo: Repo, source: Source, ordinal: int) -> Live | None:
+    """Continue the run of `cas run`, named by uid, ref and name."""
+    uid, ref, run = os.environ[JOIN_VARIABLE].split(" ", 2)
+    state = RunState(run, ref, bytes.fromhex(uid))
+    if state.open_ref not in repo.refresh().refs:
+        return None
+    tip = repo.root.refs.get(ref)
+    state.tip, state.seq = tip, repo.commit(tip).seq if tip is not None else 0
+    return Live.join(repo, state, source.top, f"{uid}-{os.getpid()}-{ordinal}.journal")
+
+
+def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object]:
+    """Return what a program in `cas run` knows better than its owner."""
+    told = {
+        "environment.json": True,
+        "seeds.json": start.seed is not None,
+        "notes.json": bool(start.labels or start.group or start.notes),
+    }
+    return {name: known[name] for name, tells in told.items() if tells}
+
+
+def _fresh(repo: Repo, start: Start, ordinal: int, begin_as: Callable[[RunState], Live]) -> Live:
+    """Begin a run under the first name that is free."""
+    experiment = check_name(start.experiment or default_experiment(), "experiment")
+    named = check_name(start.name, "run") if start.name else None
+    under = os.environ.get(REPRODUCTION_VARIABLE)
+    for name in _names(named, once=under is not None):
+        run = f"{experiment}/{name}"
+        ref = f"{under}/run-{ordinal}" if under else f"{RUNS}{run}"
+        if _taken(repo.refresh(), ref):
+            continue
+        try:
+            return begin_as(RunState(run, ref, os.urandom(16)))
+        except ConflictError as error:
+            if error.name != ref:
+                raise
+    raise ConflictError(f"{under}/run-{ordinal}")
+
+
+def _start(
+    repo: Repo,
+    top: Path,
+    frames: Sequence[Mapping[str, Any]],
+    capture: Callable[[Transaction], Items],
+    state: RunState,
+) -> Live:
+    def claim(tx: Transaction) -> Items:
+        if _taken(tx.root, state.ref):
+            raise ConflictError(state.ref)
+        return capture(tx)
+
+    return Live.start(repo, state, top, frames, claim)
+
+
+def _names(named: str | None, *, once: bool) -> Iterator[str]:
+    """Yield the names to try: two words without one; one that is taken gets a number."""
+    for _ in range(1 if named or once else TRIES):
+        name = named or two_words(os.urandom(8))
+        yield name
+    number = 2
+    while not once:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _taken(root: Root, ref: str) -> bool:
+    return ref in root.refs or open_ref(ref) in root.refs
+
+
+def _original(repo: Repo) -> Commit | None:
+    """Return the commit that is reproduced, None when this is no reproduction."""
+    original = os.environ.get(ORIGINAL_VARIABLE)
+    return repo.commit(CommitId(ObjectId.parse(original))) if original else None
+
+
+def _reproduced(repo: Repo, ordinal: int) -> Commit | None:
+    """Return the commit that is reproduced when it is this run that it stands for."""
+    original = _original(repo)
+    if original is None:
+        return None
+    started = repo.document(original.tree, "command.json")
+    known = started.get("ordinal") if isinstance(started, dict) else None
+    return original if known == ordinal else None

@@ -1,0 +1,129 @@
+"""What is known of a run, as its journal tells it.
+
+Every change of a run is one frame, a map with a type `t`; `apply` is the only way in. So a run that
+died is rebuilt from its journal by the same code that served it while it lived.
+Format: docs/format/journal.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cas.errors import CasError, CorruptionError
+from cas.ids import CommitId, ObjectId
+from cas.objects.commit import Parent
+from cas.objects.tree import Entry, EntryKind
+from cas.repo.layout import OPEN, RUNS
+from cas.tracking.metrics import MetricLog
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run so far: the journal's frames, applied in order."""
+
+    run: str
+    ref: str
+    uid: bytes
+    params: dict[str, Any] = field(default_factory=dict)
+    metrics: MetricLog = field(default_factory=MetricLog)
+    parents: list[Parent] = field(default_factory=list)
+    artifacts: dict[str, Entry] = field(default_factory=dict)
+    tip: CommitId | None = None
+    seq: int = 0
+    position: int = 0
+    status: str | None = None
+
+    def apply(self, frame: Mapping[str, Any]) -> None:
+        """Take one frame; a type that this version does not know is passed over."""
+        match frame["t"]:
+            case "params":
+                self.params |= frame["params"]
+            case "points":
+                self.metrics.replay([frame])
+            case "parent":
+                commit = CommitId(ObjectId(frame["commit"]))
+                parent = Parent(frame["role"], commit, frame["path"], frame["attrs"])
+                if parent not in self.parents:
+                    self.parents.append(parent)
+            case "artifact":
+                path, entry = named_entry(frame)
+                self.artifacts[path] = entry
+            case "commit":
+                self.tip, self.seq = CommitId(ObjectId(frame["commit"])), frame["seq"]
+            case "finish":
+                self.status = frame["status"]
+
+    def replay(self, frames: Iterable[Any]) -> None:
+        """Take the frames of a journal; raise CorruptionError for one that makes no sense."""
+        for frame in frames:
+            try:
+                self.apply(frame)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                reason = error if isinstance(error, CasError) else repr(error)
+                raise CorruptionError(f"journal of {self.run}: damaged frame: {reason}") from error
+
+    @property
+    def experiment(self) -> str:
+        """The experiment that the run belongs to."""
+        return self.run.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The run's name in its experiment."""
+        return self.run.rpartition("/")[2]
+
+    @property
+    def open_ref(self) -> str:
+        """The ref of the run's draft."""
+        return open_ref(self.ref)
+
+
+def open_ref(ref: str) -> str:
+    """Return the ref of the draft of the run that will be at `ref`."""
+    return OPEN + ref.removeprefix(RUNS)
+
+
+def parent_frame(parent: Parent) -> dict[str, Any]:
+    """Return the frame that adds a parent."""
+    return {
+        "t": "parent",
+        "role": parent.role,
+        "commit": bytes(parent.commit),
+        "path": parent.path,
+        "attrs": dict(parent.attrs),
+    }
+
+
+def artifact_frame(path: str, entry: Entry) -> dict[str, Any]:
+    """Return the frame that names an artifact, whose objects the run's draft holds."""
+    return {
+        "t": "artifact",
+        "path": text_or_bytes(path),
+        "kind": int(entry.kind),
+        "id": bytes(entry.id),
+        "size": entry.size,
+        "mode": entry.mode,
+    }
+
+
+def named_entry(frame: Mapping[str, Any]) -> tuple[str, Entry]:
+    """Return the artifact that a frame names, and its path."""
+    path = frame["path"]
+    path = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
+    entry = Entry(
+        name=path.rpartition("/")[2].encode("utf-8", "surrogateescape"),
+        kind=EntryKind(frame["kind"]),
+        id=ObjectId(frame["id"]),
+        size=frame["size"],
+        mode=frame["mode"],
+    )
+    return path, entry
+
+
+def text_or_bytes(path: str) -> str | bytes:
+    """Return a path as text, as raw bytes where it is no valid text."""
+    raw = path.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw

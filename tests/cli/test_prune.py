@@ -1,0 +1,123 @@
+"""`cas prune` shows its plan with the reasons, asks, and then does exactly that."""
+
+import pytest
+
+from cas.cli.session import Session
+from cas.repo.layout import HOLDS
+from cas.repo.repo import Repo
+from tests.cli.conftest import Cas
+from tests.support.builders import RunBuilder, noise, pack_files, set_ref
+
+
+@pytest.fixture
+def runs(repo: Repo) -> list[RunBuilder]:
+    found = []
+    for number, name in enumerate(("exp/one", "other/two")):
+        run = RunBuilder(repo, name)
+        for step, loss in enumerate((3.0, 1.0, 2.0)):
+            weights = noise(10 * number + step, 300_000)
+            run.checkpoint(step, {"w": weights}, value=loss, metrics={"acc": loss / 10})
+        run.finish()
+        found.append(run)
+    return found
+
+
+def holds(repo: Repo) -> int:
+    return sum(name.startswith(HOLDS) for name in repo.refresh().refs)
+
+
+class Asked(Session):  # type: ignore[misc, unused-ignore]
+    """A session whose user answers."""
+
+    def __init__(self, answer: bool) -> None:
+        super().__init__()
+        self.answer = answer
+        self.question = ""
+
+    def confirm(self, question: str) -> bool:
+        self.question = question
+        return self.answer
+
+
+def test_the_plan_names_every_checkpoint_with_its_reasons(
+    cas: Cas, repo: Repo, runs: list[RunBuilder]
+) -> None:
+    set_ref(repo, "tags/v1", runs[0].ids[0])
+    result = cas("prune", "--keep-best", "1", "--dry-run")
+    assert result.code == 0
+    first, second, third, *_ = result.lines
+    assert "exp/one" in first
+    assert first.endswith("kept: tag v1")
+    assert "loss 1" in second
+    assert second.endswith("kept: best 1 by loss")
+    assert third.endswith("dropped")
+    assert "3 checkpoints to let go, 3 kept" in result.lines[-1]
+    assert holds(repo) == 6
+
+
+def test_without_a_terminal_and_without_yes_nothing_happens(
+    cas: Cas, repo: Repo, runs: list[RunBuilder]
+) -> None:
+    result = cas("prune", "--keep-last", "1")
+    assert result.code == 6
+    assert "--yes" in result.err
+    assert holds(repo) == 6
+
+
+@pytest.mark.parametrize(("answer", "left"), [(True, 2), (False, 6)])
+def test_asks_first(cas: Cas, repo: Repo, runs: list[RunBuilder], answer: bool, left: int) -> None:
+    session = Asked(answer)
+    cas("prune", "--keep-last", "1", session=session)
+    assert session.question == "Let go of 4 checkpoints?"
+    assert holds(repo) == left
+
+
+def test_only_what_is_named_is_pruned(cas: Cas, repo: Repo, runs: list[RunBuilder]) -> None:
+    assert cas("prune", "exp", "--keep-max", "acc=1", "--yes").code == 0
+    held = {name for name in repo.refresh().refs if name.startswith(HOLDS)}
+    assert f"{HOLDS}{runs[0].ids[0]}" in held
+    assert len(held) == 4
+
+
+def test_gc_frees_at_once_what_the_plan_said(cas: Cas, repo: Repo, runs: list[RunBuilder]) -> None:
+    before = sum(pack_files(repo).values())
+    told = cas("prune", "--keep-min", "loss=1", "--yes", "--gc", "--json").json
+    assert told["done"]
+    assert (told["dropped"], told["kept"]) == (4, 2)
+    assert told["gc"]["freed_bytes"] == told["freed_bytes"]
+    assert told["freed_bytes"] == before - sum(pack_files(repo).values()) > 1_200_000
+    row = next(row for row in told["checkpoints"] if row["keep"])
+    assert row["reasons"] == ["lowest 1 by loss"]
+    assert row["given_bytes"] == 300_000
+    assert cas("fsck", "--full").code == 0
+
+
+def test_what_is_let_go_stays_in_the_log(cas: Cas, repo: Repo, runs: list[RunBuilder]) -> None:
+    cas("prune", "--keep-best", "1", "--yes", "--gc")
+    assert cas("show", str(runs[0].ids[0])).code == 0
+
+
+def test_with_nothing_to_let_go_nobody_is_asked(
+    cas: Cas, repo: Repo, runs: list[RunBuilder]
+) -> None:
+    session = Asked(False)
+    assert cas("prune", "--keep-last", "5", session=session).code == 0
+    assert session.question == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ((), 2),
+        (("--keep-last", "0"), 2),
+        (("--keep-min", "loss"), 2),
+        (("--keep-min", "loss=0"), 2),
+        (("--keep-max", "loss=x"), 2),
+        (("nope", "--keep-last", "1"), 3),
+    ],
+)
+def test_a_wrong_call_is_told(
+    cas: Cas, repo: Repo, runs: list[RunBuilder], args: tuple[str, ...], code: int
+) -> None:
+    assert cas("prune", *args).code == code
+    assert holds(repo) == 6
