@@ -28,10 +28,11 @@ def plain(value: object) -> Any:
 
 
 def _fields(value: object) -> Any:
-    fields = getattr(value, "__dataclass_fields__", None)
-    if fields is None:
+    from dataclasses import fields, is_dataclass
+
+    if not is_dataclass(value):
         return str(value)
-    return {name: plain(getattr(value, name)) for name in fields}
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
 
 
 def _key(key: object) -> str:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from shlex import join
 from typing import TYPE_CHECKING, Any, Final
 
 from . import render
@@ -106,7 +107,12 @@ def _marked(session: Session, how: str, name: str) -> str:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        text = join(value)
+    elif isinstance(value, str) and value:
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False)
     return printable(text if len(text) <= VALUE else f"{text[: VALUE - 1]}…")
 
 
@@ -214,7 +220,7 @@ def _counts(weights: "Weights") -> str:
         "gone": len(weights.gone),
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return f"tensors: {told}" if told else "no tensors"
+    return f"{told} of {render.count(sum(counts.values()), 'tensor')}" if told else "no tensors"
 
 
 def _tensor(session: Session, change: "TensorChange") -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .render import count, human_bytes
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ def gc(session: Session, dry_run: bool) -> None:
     plan = collector.plan(repo)
     if not dry_run:
         plan = collector.execute(repo, plan, progress=session.progress)
-    session.show(**told(plan), dry_run=dry_run)
+    session.emit(told(plan) | {"dry_run": dry_run}, lambda: [_line(plan, dry_run=dry_run)])
+
+
+def _line(plan: "GcPlan", *, dry_run: bool) -> str:
+    freed = f"{human_bytes(plan.freed_bytes)} in {count(plan.freed_objects, 'object')}"
+    kept = f"{human_bytes(plan.kept_bytes)} in {count(plan.live_objects, 'object')}"
+    return (
+        f"{'would free' if dry_run else 'freed'} {freed}; {'keeps' if dry_run else 'kept'} {kept}"
+    )
 
 
 def told(plan: "GcPlan") -> dict[str, Any]:

@@ -56,6 +56,8 @@ def _end(node: "Node | None", commit: "CommitId") -> str:
     if node is None:
         return commit.short
     found = dict(node.commits)[commit]
+    if any(ref.startswith("reproductions/") for ref in node.refs):
+        return f"its reproduction {commit.short}"
     if found.run is not None:
         at = "" if found.step is None else f", step {found.step}"
         return f"{found.full_name}{at}"

@@ -29,16 +29,17 @@ def log(
 ) -> None:
     """List the runs, or the history of a revision.
 
-    Without REV: every run, the newest first. With REV: the commits along `previous`.
+    Without REV: every run, the newest first. With REV: the commits along `previous`; with an
+    experiment: its runs.
     """
     if graph:
         from .graph import show_graph
 
         show_graph(session, rev, limit, checkpoints=checkpoints)
-    elif rev is not None:
+    elif rev is not None and not _is_experiment(session, rev):
         _history(session, rev, limit)
     else:
-        _runs(session, limit, checkpoints=checkpoints)
+        _runs(session, limit, experiment=rev, checkpoints=checkpoints)
 
 
 def live_runs(session: Session) -> dict[str, str]:
@@ -65,10 +66,17 @@ def run_cells(session: Session, line: "RunLine") -> list[str]:
         session.paint(line.status, fg=COLOURS.get(line.status, "red")),
         metric,
         f"{render.count(line.checkpoints, 'checkpoint')}, {line.kept} kept",
-        render.human_bytes(line.stored_bytes),
+        f"{render.human_bytes(line.stored_bytes)} stored",
         render.moment(session.now, line.time, terminal=session.terminal),
         session.paint(line.id.short, fg="yellow"),
     ]
+
+
+def run_data(line: "RunLine") -> dict[str, object]:
+    """Return a run's line as JSON data."""
+    from cas.plain import plain
+
+    return plain(line) | {"time": render.iso(line.time) or None}  # type: ignore[no-any-return]
 
 
 def commit_cells(
@@ -92,20 +100,33 @@ def commit_cells(
     ]
 
 
-def _runs(session: Session, limit: int | None, *, checkpoints: bool) -> None:
+def _is_experiment(session: Session, word: str) -> bool:
+    from cas.repo.layout import OPEN, RUNS
+
+    refs = session.repo.root.refs
+    return any(ref.startswith((f"{RUNS}{word}/", f"{OPEN}{word}/")) for ref in refs)
+
+
+def _runs(
+    session: Session, limit: int | None, *, experiment: str | None, checkpoints: bool
+) -> None:
     from cas.lineage.history import runs, unfolded
-    from cas.plain import plain
 
     repo, live = session.repo, live_runs(session)
     if not checkpoints:
-        lines = runs(repo, limit, live)
-        session.emit(lines, lambda: render.table([run_cells(session, line) for line in lines]))
+        lines = runs(repo, limit, live, experiment=experiment)
+        if not lines:
+            session.say("no runs yet: `cas run` and `cas.track` make them")
+        session.emit(
+            [run_data(line) for line in lines],
+            lambda: render.table([run_cells(session, line) for line in lines]),
+        )
         return
-    found = list(unfolded(repo, limit, live))
+    found = list(unfolded(repo, limit, live, experiment=experiment))
     refs = repo.root.refs
     session.emit(
         [
-            plain(line) | {"commits": [as_data(id, commit, refs) for id, commit in commits]}
+            run_data(line) | {"commits": [as_data(id, commit, refs) for id, commit in commits]}
             for line, commits in found
         ],
         lambda: _unfolded(session, found, refs),
@@ -146,4 +167,6 @@ def as_data(id: "CommitId", commit: "Commit", refs: Mapping[str, "CommitId"]) ->
 
     kept = None if commit.payload is None else f"{HOLDS}{id}" in refs
     told: dict[str, object] = {"id": str(id)} | plain(commit)
+    if commit.journal is not None:
+        told["journal"] = {"run": commit.journal.run.hex(), "position": commit.journal.position}
     return told | {"time": render.iso(commit.time) or None, "kept": kept}

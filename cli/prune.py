@@ -125,7 +125,7 @@ def _cells(session: Session, run: str, decision: "Decision") -> list[str]:
         session.paint(run, bold=True),
         "-" if item.step is None else f"step {item.step}",
         f"{metric}{value}",
-        render.human_bytes(item.given_bytes),
+        f"{render.human_bytes(item.given_bytes)} given",
         session.paint(item.commit.short, fg="yellow"),
         session.paint(told, fg=None if decision.keep else "red"),
     ]

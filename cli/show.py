@@ -91,7 +91,7 @@ def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple
     told = {
         "run": commit.full_name,
         "experiment": None if commit.run else commit.experiment,
-        "status": commit.status,
+        "status": commit.status if commit.kind != "checkpoint" else None,
         "step": commit.step,
         "time": commit.time and render.moment(session.now, commit.time, terminal=session.terminal),
         "author": commit.author,
@@ -108,7 +108,10 @@ def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple
         yield "payload:", f"{commit.payload.short} {state}"
     if commit.volume is not None:
         given = render.human_bytes(commit.volume.given_bytes)
-        yield "bytes:", f"{render.human_bytes(commit.volume.stored_bytes)} stored of {given} given"
+        yield (
+            "bytes:",
+            f"{given} given, {render.human_bytes(commit.volume.stored_bytes)} newly stored",
+        )
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
@@ -124,10 +127,12 @@ def _parent(repo: "Repo", parent: "Parent") -> tuple[str, ...]:
     try:
         commit = repo.commit(parent.commit)
         what = commit.full_name or commit.kind
+        what += "" if commit.step is None else f", step {commit.step}"
     except NotFoundError:
         what = "not here"
-    refs = (ref for ref, at in repo.root.refs.items() if at == parent.commit)
-    name = next((ref for ref in refs if not ref.startswith("holds/")), what)
+    refs = [ref for ref, at in repo.root.refs.items() if at == parent.commit]
+    fixed = [ref for ref in refs if not ref.startswith(("holds/", "runs/"))]
+    name = what + (f" ({', '.join(fixed)})" if fixed else "")
     details = [f"path {parent.path}"] if parent.path else []
     details += [f"{key} {_short(value)}" for key, value in sorted(parent.attrs.items())]
     return parent.role, parent.commit.short, printable(name), ", ".join(details)
@@ -159,9 +164,19 @@ def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = [(key, _short(value)) for key, value in sorted(git.items()) if value not in (None, "")]
     command = documents.get("command", {})
     if command.get("argv"):
-        rows.append(("command", _short(" ".join(map(str, command["argv"])))))
+        rows.append(("command", _short(command_line(command))))
     seed = documents.get("seeds", {}).get("seed")
     return [*rows, ("seed", str(seed))] if seed is not None else list(rows)
+
+
+def command_line(command: Mapping[str, Any]) -> str:
+    """Return a recorded command as it would be typed."""
+    from shlex import join
+
+    front = {"script": ["python"], "module": ["python", "-m"], "inline": ["python", "-c"]}
+    options = [str(option) for option in command.get("python", [])]
+    start = front.get(str(command.get("kind")), [])
+    return join(start[:1] + options + start[1:] + [str(word) for word in command["argv"]])
 
 
 def _environment(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:

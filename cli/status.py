@@ -48,7 +48,10 @@ def _counts(repo: "Repo") -> dict[str, int]:
         "payloads_kept": layout.HOLDS,
     }
     refs = repo.root.refs
-    return {name: sum(ref.startswith(room) for ref in refs) for name, room in rooms.items()}
+    counts = {name: sum(ref.startswith(room) for ref in refs) for name, room in rooms.items()}
+    # Each reproduction has a ref for every run of it, and one for its verdict.
+    again = {ref.rpartition("/")[0] for ref in refs if ref.startswith(layout.REPRODUCTIONS)}
+    return counts | {"reproductions": len(again)}
 
 
 def _lines(

@@ -39,7 +39,7 @@ def _command(name: str) -> Iterator[str]:
     yield f"### cas {name}\n"
     yield f"    cas {name} {usage}\n"
     yield from (f"{' '.join(text.split())}\n" for text in _help(command).split("\n\n"))
-    options = [row for row in _options(command, context) if row[0] != "`--help`"]
+    options = [row for row in _options(command, context) if not row[0].endswith("--help`")]
     if options:
         yield from _table("option", options)
         yield ""

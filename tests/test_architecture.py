@@ -30,7 +30,7 @@ PICKLES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "she
 MAX_LINES = 400
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-TOP = {Path("cas/__init__.py"), Path("cas/__main__.py")}
+TOP = [Path("cas/__init__.py"), Path("cas/__main__.py")]
 LIBRARY = sorted(path for path in Path("cas").rglob("*.py") if path not in TOP)
 COMMANDS = sorted(Path("cli").rglob("*.py"))
 EXAMPLES = sorted(Path("docs/examples").rglob("*.py"))

@@ -58,21 +58,30 @@ class Node:
 
 
 def runs(
-    repo: Repo, limit: int | None = None, live: Mapping[str, str] | None = None
+    repo: Repo,
+    limit: int | None = None,
+    live: Mapping[str, str] | None = None,
+    *,
+    experiment: str | None = None,
 ) -> list[RunLine]:
     """Return the newest runs first; `live` says the status of runs (by ref) that have no end."""
-    return [line for line, _ in unfolded(repo, limit, live)]
+    return [line for line, _ in unfolded(repo, limit, live, experiment=experiment)]
 
 
 def unfolded(
-    repo: Repo, limit: int | None = None, live: Mapping[str, str] | None = None
+    repo: Repo,
+    limit: int | None = None,
+    live: Mapping[str, str] | None = None,
+    *,
+    experiment: str | None = None,
 ) -> Iterator[tuple[RunLine, list[Item]]]:
-    """Yield each run, newest first, with its commits, newest first."""
+    """Yield each run, or each of an experiment, newest first, with its commits, newest first."""
     refs = repo.root.refs
     tips: dict[str, CommitId] = {}
+    below = f"{experiment}/" if experiment else ""
     for room in (OPEN, RUNS):
         for ref, id in refs.items():
-            if ref.startswith(room):
+            if ref.startswith(room + below):
                 tips[RUNS + ref.removeprefix(room)] = id
     read = reader(repo)
     order = sorted(tips.items(), key=lambda item: (-(read(item[1]).time or 0), item[0]))

@@ -12,6 +12,7 @@ from cas.errors import CorruptionError, NotFoundError
 from cas.ids import CommitId, ManifestId, TreeId
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN
 from cas.objects.manifest import DTYPES, State, TensorRow
+from cas.objects.pystate import readable
 from cas.objects.tree import EntryKind
 from cas.progress import SILENT, Progress
 from cas.repo.choice import segment
@@ -114,8 +115,8 @@ def compare_states(
         *ids,
         equal=len(both) - len(unlike),
         changed=tuple(changed),
-        added=tuple(row.label for path, row in after.items() if path not in before),
-        gone=tuple(row.label for path, row in before.items() if path not in after),
+        added=tuple(readable(row.path) for path, row in after.items() if path not in before),
+        gone=tuple(readable(row.path) for path, row in before.items() if path not in after),
         # Values name rows by number, so they can be compared where these stand alike.
         other_values=list(before) == list(after) and old.value != new.value,
     )
@@ -160,13 +161,12 @@ def _equal(old: TensorRow, new: TensorRow) -> bool:
 
 
 def _change(repo: Repo, old: TensorRow, new: TensorRow, *, measure: bool) -> TensorChange:
-    change = TensorChange(old.label, old.dtype, new.dtype, old.shape, new.shape)
+    both = (readable(old.path), old.dtype, new.dtype, old.shape, new.shape)
+    change = TensorChange(*both)
     if not measure or (old.dtype, old.shape) != (new.dtype, new.shape) or not old.nbytes:
         return change
     try:
-        return TensorChange(
-            *(old.label, old.dtype, new.dtype, old.shape, new.shape), *_measured(repo, old, new)
-        )
+        return TensorChange(*both, *_measured(repo, old, new))
     except NotFoundError:
         return change
 

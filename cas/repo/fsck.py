@@ -90,7 +90,7 @@ class _Check:
         before: Root | None = None
         for seq in numbers:
             try:
-                found = roots.read(self._repo.backend, seq)
+                found = roots.read(self._repo.backend, seq, before)
             except CasError as error:
                 yield Finding(ERROR, "root", root_key(seq), str(error))
                 before = None

@@ -27,7 +27,7 @@ from cas.ids import CommitId, ObjectId
 from cas.progress import SILENT, Progress
 from cas.repo import root as roots
 from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
-from cas.repo.layout import INDEX, PACKS, SESSIONS
+from cas.repo.layout import INDEX, PACKS, ROOTS, SESSIONS
 from cas.repo.reach import mark
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
@@ -174,6 +174,10 @@ class _Collection:
     def _sweep(self, root: Root) -> None:
         """Delete what this root condemns (step 3), then take exactly that off the list (4)."""
         backend = self._repo.backend
+        if root.condemned:
+            # Another process may have put this root and not made its name durable yet: after a
+            # power cut an older root would list what is deleted here.
+            backend.sync(ROOTS)
         self._progress.start("delete", total=len(root.condemned))
         for info in root.condemned:
             backend.delete(info.key)

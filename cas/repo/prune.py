@@ -75,6 +75,8 @@ def execute(repo: Repo, planned: PrunePlan) -> tuple[CommitId, ...]:
     """Let go of what the plan says and still may go; return what went."""
 
     def build(transaction: Transaction) -> tuple[CommitId, ...]:
+        # Any ref that comes meanwhile may be a reason to keep what would go.
+        transaction.on_this_root = True
         going = planned.dropped
         refs = transaction.root.refs
         if transaction.root.seq != planned.root:
@@ -106,16 +108,15 @@ def _decide(
         if name.startswith((layout.RUNS, layout.OPEN, layout.REPRODUCTIONS))
     }
     protected = _protected(refs, histories)
+    selected = _selected(histories, words)
+    for name in selected:
+        _join(protected, _newest(name, histories[name], refs))
     return tuple(
         RunPlan(
             name.removeprefix(layout.RUNS),
-            retention.plan(
-                list(_checkpoints(repo, histories[name], refs)),
-                keep,
-                _joined(protected, _newest(name, histories[name], refs)),
-            ),
+            retention.plan(list(_checkpoints(repo, histories[name], refs)), keep, protected),
         )
-        for name in _selected(histories, words)
+        for name in selected
     )
 
 
@@ -163,7 +164,7 @@ def _protected(
     for name, id in sorted(refs.items()):
         room, _, rest = name.partition("/")
         if f"{room}/" in NAMED:
-            found = _joined(found, {id: (f"{NAMED[f'{room}/']} {rest}",)})
+            _join(found, {id: (f"{NAMED[f'{room}/']} {rest}",)})
     for name, history in sorted(histories.items()):
         used = {
             parent.commit: (f"{parent.role} of {name.partition('/')[2]}",)
@@ -171,7 +172,7 @@ def _protected(
             for parent in commit.parents
             if parent.role in INPUTS
         }
-        found = _joined(found, used)
+        _join(found, used)
     return found
 
 
@@ -184,10 +185,6 @@ def _newest(name: str, history: History, refs: Mapping[str, CommitId]) -> dict[C
     return {} if newest is None else {newest: ("newest of an unfinished run",)}
 
 
-def _joined(
-    one: Mapping[CommitId, Reasons], other: Mapping[CommitId, Reasons]
-) -> dict[CommitId, Reasons]:
-    both = dict(one)
-    for id, reasons in other.items():
-        both[id] = tuple(dict.fromkeys((*both.get(id, ()), *reasons)))
-    return both
+def _join(found: dict[CommitId, Reasons], more: Mapping[CommitId, Reasons]) -> None:
+    for id, reasons in more.items():
+        found[id] = tuple(dict.fromkeys((*found.get(id, ()), *reasons)))

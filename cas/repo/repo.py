@@ -85,8 +85,8 @@ class Repo:
 
     def refresh(self) -> Root:
         """Return the newest root there is."""
-        hint = self._root.seq if self._root else _number(self.backend.read_hint(HINT))
-        self._root = roots.newest(self.backend, hint)
+        hint = 0 if self._root else _number(self.backend.read_hint(HINT))
+        self._root = roots.newest(self.backend, hint, self._root)
         return self._root
 
     def adopt(self, root: Root) -> None:

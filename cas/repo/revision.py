@@ -166,7 +166,7 @@ def _hint(repo: Repo, word: str) -> str:
     for ref in refs:
         if not ref.startswith(layout.HOLDS):
             room, _, rest = ref.partition("/")
-            names |= dict.fromkeys((rest, rest.rpartition("/")[2], ref))
+            names |= dict.fromkeys((rest, rest.rpartition("/")[2]))
             if f"{room}/" == layout.RUNS:
                 names[rest.rpartition("/")[0]] = None
     near = get_close_matches(word, [name for name in names if name], n=3)

@@ -6,10 +6,12 @@ overwritten: whoever creates a number first has published, everyone else reads a
 Format: docs/format/root.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import isqrt
 from struct import Struct
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cas.backend.base import Backend, Span
 from cas.errors import CorruptionError, NotFoundError, UnsupportedError
@@ -24,7 +26,9 @@ SNAPSHOT_MAGIC = b"CASS"
 VERSION = 1
 ENVELOPE = Struct("<4s B 3x I 32s")
 CHANGES_LIMIT = 1000
+FEW_CHANGES = 64
 FIRST_PREVIOUS = b"\0" * 32
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,16 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A reference to an immutable file of refs or packs."""
+class Snapshot(Generic[T]):
+    """A reference to an immutable file of refs or packs, and what the file holds."""
 
     name: bytes
     check: bytes
+    value: T = field(compare=False, repr=False)
+
+
+Refs = Mapping[str, CommitId]
+Packs = tuple[PackInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,8 @@ class Root:
     condemned: tuple[PackInfo, ...] = ()
     tombstones: Mapping[ObjectId, str] = field(default_factory=dict)
     refs: Mapping[str, CommitId] = field(default_factory=dict)
-    refs_base: Snapshot | None = None
-    packs_base: Snapshot | None = None
+    refs_base: Snapshot[Refs] | None = None
+    packs_base: Snapshot[Packs] | None = None
     check: bytes = b""
 
     def listed(self, name: bytes) -> bool:
@@ -147,18 +156,22 @@ class RootFile:
 def publish(backend: Backend, root: Root, new_name: bytes) -> Root:
     """Create `root` under its number; raise ConflictError when the number is taken."""
     root = _with_snapshots(backend, root, new_name)
-    file = RootFile(_plain(backend, root), b"")
-    data = file.to_bytes()
+    data = RootFile(_plain(root), b"").to_bytes()
     backend.put_new(root_key(root.seq), data)
-    return replace(root, check=RootFile.from_bytes(data).check)
+    return replace(root, check=opened(data, ROOT_MAGIC, "a root")[1])
 
 
-def read(backend: Backend, seq: int) -> Root:
-    """Return the root with this number; raise NotFoundError or CorruptionError."""
+def read(backend: Backend, seq: int, known: Root | None = None) -> Root:
+    """Return the root with this number; raise NotFoundError or CorruptionError.
+
+    The snapshots that `known` has too are not read again.
+    """
     (raw,) = backend.read(root_key(seq), [Span(0, None)])
     file = RootFile.from_bytes(raw)
     try:
-        root = _root(backend, file)
+        root = _root(backend, file, known)
+    except NotFoundError as error:
+        raise CorruptionError(f"root {seq} names {error.name}, which is gone") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"root {seq} does not have the fields of a root") from error
     if root.seq != seq:
@@ -166,17 +179,17 @@ def read(backend: Backend, seq: int) -> Root:
     return root
 
 
-def newest(backend: Backend, hint: int) -> Root:
-    """Return the newest root, probing on from `hint`; a listing only helps to find a start."""
-    found = _try(backend, hint) if hint > 0 else None
-    if found is None:
-        numbers = [int(info.key.rpartition("/")[2]) for info in backend.scan("roots/")]
-        if not numbers:
-            raise CorruptionError("the repository has no root: restore it, or look with fsck")
-        found = read(backend, max(numbers))
-    while (after := _try(backend, found.seq + 1)) is not None:
-        found = after
-    return found
+def newest(backend: Backend, hint: int, known: Root | None = None) -> Root:
+    """Return the newest root, probing on from `hint`; a listing only helps to find a start.
+
+    `known` is one that was read before: as long as it is the newest, it is not read again.
+    """
+    there = known is not None and exists(backend, known.seq)
+    found = known if known and there else _start(backend, hint)
+    seq = found.seq
+    while exists(backend, seq + 1):
+        seq += 1
+    return found if seq == found.seq else read(backend, seq, found)
 
 
 def exists(backend: Backend, seq: int) -> bool:
@@ -188,61 +201,72 @@ def exists(backend: Backend, seq: int) -> bool:
     return True
 
 
-def _try(backend: Backend, seq: int) -> Root | None:
-    try:
-        return read(backend, seq)
-    except NotFoundError as error:
-        if error.name != root_key(seq):
-            raise CorruptionError(f"root {seq} names {error.name}, which is gone") from error
-        return None
+def _start(backend: Backend, hint: int) -> Root:
+    if hint > 0:
+        with suppress(NotFoundError):
+            return read(backend, hint)
+    numbers = [int(info.key.rpartition("/")[2]) for info in backend.scan("roots/")]
+    if not numbers:
+        raise CorruptionError("the repository has no root: restore it, or look with fsck")
+    return read(backend, max(numbers))
 
 
 def _with_snapshots(backend: Backend, root: Root, new_name: bytes) -> Root:
     """Write a new snapshot for what has moved away too far from its last one."""
     refs_base, packs_base = root.refs_base, root.packs_base
-    base = _refs_of(backend, refs_base)
-    if len(base.items() ^ root.refs.items()) > CHANGES_LIMIT:
+    moved = (refs_base.value if refs_base else {}).items() ^ root.refs.items()
+    if _are_many(len(moved), len(root.refs)):
         names = sorted(root.refs)
         value = {"names": names, "ids": b"".join(root.refs[name] for name in names)}
-        refs_base = _write_snapshot(backend, digest(new_name, b"refs", size=16), value)
-    listed = _packs_of(backend, packs_base)
-    if len({info.name for info in listed} ^ {info.name for info in root.packs}) > CHANGES_LIMIT:
-        name = digest(new_name, b"packs", size=16)
-        packs_base = _write_snapshot(backend, name, _columns(root.packs))
+        refs_base = _write_snapshot(backend, digest(new_name, b"refs", size=16), value, root.refs)
+    listed = {info.name for info in packs_base.value} if packs_base else set()
+    if _are_many(len(listed ^ {info.name for info in root.packs}), len(root.packs)):
+        name, value = digest(new_name, b"packs", size=16), _columns(root.packs)
+        packs_base = _write_snapshot(backend, name, value, root.packs)
     return replace(root, refs_base=refs_base, packs_base=packs_base)
 
 
-def _write_snapshot(backend: Backend, name: bytes, value: dict[str, Any]) -> Snapshot:
-    data = envelope(SNAPSHOT_MAGIC, canonical.encode(value))
+def _are_many(changes: int, total: int) -> bool:
+    """Say whether a snapshot is due.
+
+    Every root repeats the changes since the last one. With the square root, what is written for
+    roots and for snapshots is about the same; with a fixed number the roots of one long run
+    would take more room than its records.
+    """
+    return changes > min(CHANGES_LIMIT, max(FEW_CHANGES, isqrt(2 * total)))
+
+
+def _write_snapshot(backend: Backend, name: bytes, raw: dict[str, Any], value: T) -> Snapshot[T]:
+    data = envelope(SNAPSHOT_MAGIC, canonical.encode(raw))
     backend.put_new(snapshot_key(name), data)
-    return Snapshot(name, opened(data, SNAPSHOT_MAGIC, "a snapshot")[1])
+    return Snapshot(name, opened(data, SNAPSHOT_MAGIC, "a snapshot")[1], value)
 
 
-def _snapshot(backend: Backend, base: Snapshot) -> dict[str, Any]:
-    (raw,) = backend.read(snapshot_key(base.name), [Span(0, None)])
-    body, check = opened(raw, SNAPSHOT_MAGIC, f"snapshot {base.name.hex()}")
+def _snapshot(
+    backend: Backend, pair: Any, known: Snapshot[T] | None, parse: Callable[[dict[str, Any]], T]
+) -> Snapshot[T] | None:
+    if pair is None:
+        return None
+    name, check = pair
+    if known is not None and (known.name, known.check) == (name, check):
+        return known
+    (raw,) = backend.read(snapshot_key(name), [Span(0, None)])
+    body, found = opened(raw, SNAPSHOT_MAGIC, f"snapshot {name.hex()}")
     value = canonical.decode(body)
-    if check != base.check or not isinstance(value, dict):
-        raise CorruptionError(f"snapshot {base.name.hex()} is not the one its root names")
-    return value
+    if found != check or not isinstance(value, dict):
+        raise CorruptionError(f"snapshot {name.hex()} is not the one its root names")
+    return Snapshot(name, check, parse(value))
 
 
-def _refs_of(backend: Backend, base: Snapshot | None) -> dict[str, CommitId]:
-    if base is None:
-        return {}
-    value = _snapshot(backend, base)
-    ids, names = value["ids"], value["names"]
+def _refs(raw: Mapping[str, Any]) -> Refs:
+    ids, names = raw["ids"], raw["names"]
     return {name: _commit(ids[32 * n : 32 * n + 32]) for n, name in enumerate(names)}
 
 
-def _packs_of(backend: Backend, base: Snapshot | None) -> tuple[PackInfo, ...]:
-    return () if base is None else _packs(_snapshot(backend, base))
-
-
-def _plain(backend: Backend, root: Root) -> dict[str, Any]:
-    base = _refs_of(backend, root.refs_base)
-    listed = _packs_of(backend, root.packs_base)
-    kept, known = {info.name for info in root.packs}, {info.name for info in listed}
+def _plain(root: Root) -> dict[str, Any]:
+    base = root.refs_base.value if root.refs_base else {}
+    kept = {info.name for info in root.packs}
+    known = {info.name for info in root.packs_base.value} if root.packs_base else set()
     operation = root.operation
     return {
         "v": 1,
@@ -261,15 +285,17 @@ def _plain(backend: Backend, root: Root) -> dict[str, Any]:
     }
 
 
-def _root(backend: Backend, file: RootFile) -> Root:
+def _root(backend: Backend, file: RootFile, known: Root | None) -> Root:
     raw = file.raw
-    refs_base, packs_base = _base(raw["refs_base"]), _base(raw["packs_base"])
-    refs = _refs_of(backend, refs_base)
+    known_refs, known_packs = (known.refs_base, known.packs_base) if known else (None, None)
+    refs_base = _snapshot(backend, raw["refs_base"], known_refs, _refs)
+    packs_base = _snapshot(backend, raw["packs_base"], known_packs, _packs)
+    refs = dict(refs_base.value) if refs_base else {}
     for name in raw["refs_gone"]:
         del refs[name]
     refs.update((name, _commit(id)) for name, id in raw["refs_set"].items())
     gone = set(raw["packs_gone"])
-    packs = tuple(info for info in _packs_of(backend, packs_base) if info.name not in gone)
+    packs = tuple(p for p in packs_base.value if p.name not in gone) if packs_base else ()
     changes = (RefChange(n, _maybe(old), _maybe(new)) for n, old, new in raw["changes"])
     return Root(
         seq=raw["seq"],
@@ -309,12 +335,8 @@ def _packs(raw: Mapping[str, Any]) -> tuple[PackInfo, ...]:
     )
 
 
-def _pair(base: Snapshot | None) -> list[bytes] | None:
+def _pair(base: Snapshot[T] | None) -> list[bytes] | None:
     return None if base is None else [base.name, base.check]
-
-
-def _base(pair: Any) -> Snapshot | None:
-    return None if pair is None else Snapshot(*pair)
 
 
 def _commit(raw: bytes) -> CommitId:

@@ -15,7 +15,7 @@ from typing import Self
 from cas.backend.base import Backend, Span
 from cas.errors import CasError, ConflictError, CorruptionError
 from cas.ids import Buffer, ObjectId, digest
-from cas.store.pack import Footer, PackInfo, Row, read_footer, rebuilt_footer
+from cas.store.pack import PackInfo, Row, read_footer, rebuilt_footer
 from cas.store.record import RECIPE, check_version
 
 MAGIC = b"CASI"
@@ -103,29 +103,38 @@ class Segments:
 
     def files(self) -> list[Segment]:
         """Return the index files; one that is damaged or gone is as good as none."""
+        # Those that were merged are let go of, or a long run would look through ever more.
+        known, self._files = self._files, {}
         for info in self._backend.scan(PREFIX):
-            if info.key not in self._files:
-                try:
-                    (raw,) = self._backend.read(info.key, [Span(0, None)])
-                    self._files[info.key] = replace(Segment.from_bytes(raw), key=info.key)
-                except CasError:
-                    continue
+            try:
+                file = known[info.key] if info.key in known else self._file(info.key)
+            except CasError:
+                continue
+            self._files[info.key] = file
         return list(self._files.values())
 
-    def footer(self, info: PackInfo) -> Segment:
-        """Return the rows of one listed pack."""
-        if info.name not in self._footers:
-            self._footers[info.name] = Segment(self._footer(info).rows, (info.name,))
-        return self._footers[info.name]
+    def footers(self, packs: Sequence[PackInfo]) -> list[Segment]:
+        """Return the rows of these listed packs, each by itself; others' are let go of."""
+        known = self._footers
+        self._footers = {
+            info.name: known[info.name] if info.name in known else self._footer(info)
+            for info in packs
+        }
+        return list(self._footers.values())
 
-    def _footer(self, info: PackInfo) -> Footer:
+    def _file(self, key: str) -> Segment:
+        (raw,) = self._backend.read(key, [Span(0, None)])
+        return replace(Segment.from_bytes(raw), key=key)
+
+    def _footer(self, info: PackInfo) -> Segment:
         try:
-            return read_footer(self._backend, info)
+            footer = read_footer(self._backend, info)
         except CorruptionError:
             if self._strict:
                 raise
             # One damaged footer must not keep anybody from all the rest.
-            return rebuilt_footer(self._backend, info)
+            footer = rebuilt_footer(self._backend, info)
+        return Segment(footer.rows, (info.name,))
 
 
 class Index:
@@ -145,7 +154,7 @@ class Index:
                 files.append(file)
                 covered |= covers
         self.uncovered = [info for info in packs if info.name not in covered]
-        self.segments = files + [segments.footer(info) for info in self.uncovered]
+        self.segments = files + segments.footers(self.uncovered)
 
     def find(self, id: ObjectId) -> list[Place]:
         """Return every listed record of `id`, the one to take first."""

@@ -25,7 +25,7 @@ class PinnedStore(PackedStore):
 
     def rows(self, pack: PackInfo) -> Segment:
         """Return the rows of one of the packs, as its footer has them."""
-        return self._segments.footer(pack)
+        return self._segments.by_pack[pack.name]
 
     def places(self, id: ObjectId) -> list[Place]:
         """Return every record of `id` that is not known to be damaged, the one to take first."""
@@ -53,7 +53,9 @@ class _Footers(Segments):
 
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
         super().__init__(backend, strict=True)
-        self._joined = merge([self.footer(info) for info in packs])
+        footers = self.footers(packs)
+        self.by_pack = {segment.packs[0]: segment for segment in footers}
+        self._joined = merge(footers)
 
     def files(self) -> list[Segment]:
         """Return the joined footers in place of index files."""

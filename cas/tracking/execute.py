@@ -35,8 +35,9 @@ from cas.tracking.names import make_name
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
 from cas.tracking.recovery import joined_journals, log_entry, log_file
 from cas.tracking.secrets import scrub_argv
-from cas.tracking.start import DIR_VARIABLE, JOIN_VARIABLE, begin
+from cas.tracking.start import begin
 from cas.tracking.state import parent_frame
+from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
 
 T = TypeVar("T")
 PIECE: Final = 64 * 1024

@@ -25,6 +25,7 @@ from cas.tracking import frameworks
 from cas.tracking.checkpoint import state_entry
 from cas.tracking.names import check_name, make_name
 from cas.tracking.state import text_or_bytes
+from cas.tracking.variables import REPRODUCTION_VARIABLE
 
 DATA = b"data"
 
@@ -59,7 +60,8 @@ def write_dataset(tx: Transaction, data: object, name: str) -> CommitId:
         payload=ingest.nest(tx.writer, [(DATA, entry)]).id,
     )
     id = tx.record(commit)
-    tx.set_ref(f"{DATASETS}{name}", id)
+    if REPRODUCTION_VARIABLE not in os.environ:  # a reproduction moves nothing of the user's
+        tx.set_ref(f"{DATASETS}{name}", id)
     return id
 
 

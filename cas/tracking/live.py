@@ -25,6 +25,7 @@ from cas.tracking.environment import here
 from cas.tracking.journal import MAX_FRAME, Header, JournalWriter
 from cas.tracking.metrics import POINT, Mark
 from cas.tracking.record import Items, Moment
+from cas.tracking.secrets import valid_text
 from cas.tracking.state import RunState, artifact_frame, open_ref
 
 BEHIND_SECONDS: Final = 0.5
@@ -130,7 +131,9 @@ class Live:
             return entry
 
         with self._turn:
-            self.note(artifact_frame(path, transact(self.repo, f"artifact {path}", build)))
+            self.note(
+                artifact_frame(path, transact(self.repo, f"artifact {valid_text(path)}", build))
+            )
 
     def checkpoint(
         self, write: Callable[[Transaction], Entry], moment: Moment, details: Mapping[str, Any]
@@ -254,6 +257,7 @@ class Live:
             number += 1
         if self.state.run == run:
             self.tell(f"run {run} was taken for dead and committed; it goes on as {run}-{number}")
+        tx.set_ref(f"{ref}-{number}", None)  # free when this is published too
         self.state.run, self.state.ref = f"{run}-{number}", f"{ref}-{number}"
         self._draft_in(tx)
 

@@ -44,13 +44,13 @@ from cas.tracking.layout import Input, Layout, lay_out
 from cas.tracking.program import Program
 from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import REMOVED
-from cas.tracking.start import (
+from cas.tracking.state import open_ref
+from cas.tracking.variables import (
     DIR_VARIABLE,
     JOIN_VARIABLE,
     ORIGINAL_VARIABLE,
     REPRODUCTION_VARIABLE,
 )
-from cas.tracking.state import open_ref
 
 SHORT: Final = 10
 

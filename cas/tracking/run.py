@@ -287,9 +287,9 @@ class Run:
             self._leave()
         self._tell(status)
         if self._problems:
-            raise TrackingError(
-                f"{len(self._problems)} calls of run {self.name} failed; first: {self._problems[0]}"
-            )
+            count = len(self._problems)
+            calls = "1 call" if count == 1 else f"{count} calls"
+            raise TrackingError(f"{calls} of run {self.name} failed; first: {self._problems[0]}")
         return self._commit
 
     def _leave(self) -> None:

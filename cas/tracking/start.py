@@ -37,11 +37,13 @@ from cas.tracking.names import check_name, two_words
 from cas.tracking.record import Items
 from cas.tracking.source import Source, capture_source
 from cas.tracking.state import RunState, open_ref, parent_frame
+from cas.tracking.variables import (
+    DIR_VARIABLE,
+    JOIN_VARIABLE,
+    ORIGINAL_VARIABLE,
+    REPRODUCTION_VARIABLE,
+)
 
-DIR_VARIABLE: Final = "CAS_DIR"
-JOIN_VARIABLE: Final = "CAS_RUN"  # set by `cas run` for the program that it runs
-REPRODUCTION_VARIABLE: Final = "CAS_REPRODUCTION"  # set by `cas reproduce`: the ref to go under
-ORIGINAL_VARIABLE: Final = "CAS_REPRODUCES"  # likewise: the commit that is reproduced
 TRIES: Final = 20
 PAUSE_S: Final = 0.05
 _ordinals = count()  # of the runs of this process, so that a reproduction can tell them apart
@@ -171,6 +173,8 @@ def _start(
     def claim(tx: Transaction) -> Items:
         if _taken(tx.root, state.ref):
             raise ConflictError(state.ref)
+        # Free when this is published too: a whole run may have gone by since the root was read.
+        tx.set_ref(state.ref, None)
         return capture(tx)
 
     return Live.start(repo, state, top, frames, claim)

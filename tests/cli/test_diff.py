@@ -53,7 +53,7 @@ def test_two_runs_are_compared_section_by_section(cas: Cas, repo: Repo) -> None:
         "    -lr = 0.1\n    +lr = 0.2\n",
         "\npackages:\n    ~ numpy  one.0 → two.0\n",
         "\nartifacts:\n    ~ a  3 B  ",
-        "\nweights: tensors: 1 equal, 1 changed (",
+        "\nweights: 1 equal, 1 changed of 2 tensors (",
         "    ~ model.w  float64[50]   100.0%          0.1      0.1\n",
     ):
         assert expected in out
@@ -89,7 +89,7 @@ def test_stat_is_one_line_for_each_kind(cas: Cas, repo: Repo) -> None:
         ["artifacts", "1 changed"],
         ["metrics", "1 differ: loss"],
         ["code", "1 file, +1 -1"],
-        ["weights", "tensors: 1 equal, 1 changed"],
+        ["weights", "1 equal, 1 changed of 2 tensors"],
     ]
 
 

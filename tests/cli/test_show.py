@@ -31,7 +31,7 @@ def test_a_commit_in_full(cas: Cas, repo: Repo) -> None:
     assert out.startswith(f"commit {id}  (heads/main)\n")
     words = " ".join(out.split())
     for said in (
-        f"dataset {data.short} datasets/digits path train, split 80",
+        f"dataset {data.short} input (datasets/digits) path train, split 80",
         "lr 0.1",
         "model.width 8",
         "loss last 0.25 min 0.125 max 1 count 3",

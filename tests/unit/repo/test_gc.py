@@ -288,6 +288,16 @@ def test_goes_on_with_what_an_earlier_collection_condemned(repo: Repo) -> None:
     assert repo.refresh().condemned == ()
 
 
+def test_the_root_that_condemns_is_durable_before_anything_is_deleted(repo: Repo) -> None:
+    """Another collection may have put it, and the power may fail before it is synced."""
+    orphan(repo)
+    collected_halfway(repo)
+    again = meddled(repo, lambda: None)
+    assert isinstance(again.backend, Meddled)
+    gc.execute(again, gc.plan(again))
+    assert again.backend.order[:3] == ["sync roots/", "delete packs", "sync packs/"]
+
+
 class Meddled(LocalBackend):
     """A backend that lets somebody else act right before the next new root is put."""
 
@@ -297,6 +307,7 @@ class Meddled(LocalBackend):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.created: list[str] = []
+        self.order: list[str] = []
 
     def create(self, key: str) -> FileSink:
         self.created.append(key)
@@ -305,7 +316,12 @@ class Meddled(LocalBackend):
     def delete(self, key: str) -> None:
         if self.fails:
             raise BackendError("pulled the plug")
+        self.order.append(f"delete {key.partition('/')[0]}")
         super().delete(key)
+
+    def sync(self, prefix: str) -> None:
+        self.order.append(f"sync {prefix}")
+        super().sync(prefix)
 
     def put_new(self, key: str, data: Buffer) -> None:
         if self.meddle and key.startswith("roots/"):
@@ -562,7 +578,8 @@ def test_refuses_when_what_it_must_copy_is_damaged(repo: Repo) -> None:
 
 def test_refuses_when_something_kept_is_missing(repo: Repo) -> None:
     def make(transaction: Transaction) -> None:
-        id = transaction.record(Commit(kind="commit", tree=TreeId(blob_id(b"never written"))))
+        commit = Commit(kind="commit", tree=TreeId(blob_id(b"never written")))
+        id = transaction.writer.commit(commit.to_bytes())
         transaction.set_ref("tags/broken", id)
 
     transact(repo, "broken", make)

@@ -124,8 +124,37 @@ class TestSnapshots:
         assert len(root.refs) == 3000
         (raw,) = backend.read(root_key(root.seq), [Span(0, None)])
         assert len(raw) < 1100 * 60
-        assert 2 <= len(list(backend.scan("snapshots/"))) <= 3
         assert roots.newest(backend, 0).refs == root.refs
+
+    def test_the_roots_of_a_long_run_take_little_room(self, backend: MemoryBackend) -> None:
+        root = self.grown(backend, 500, 1)
+        written = [*backend.scan("roots/"), *backend.scan("snapshots/")]
+        assert sum(info.size_bytes for info in written) < 500 * 10_000
+        assert roots.newest(backend, 0).refs == root.refs
+        assert roots.newest(backend, 0).packs == root.packs
+
+    def test_a_snapshot_is_read_once(self, backend: MemoryBackend) -> None:
+        known = self.grown(backend, 200, 1)
+        assert known.refs_base
+        assert known.packs_base
+        after = roots.publish(backend, known.follow(OPERATION), b"z" * 16)
+        recorded = RecordingBackend(backend)
+        assert roots.newest(recorded, 0, known) == after
+        assert recorded.count("read", "snapshots/") == 0
+        assert roots.newest(recorded, after.seq) == after
+        assert recorded.count("read", "snapshots/") == 2
+
+    def test_a_root_that_is_known_is_not_read_again(self, backend: MemoryBackend) -> None:
+        known = chain(backend, 3)
+        recorded = RecordingBackend(backend)
+        assert roots.newest(recorded, 0, known) is known
+        assert recorded.touched == {("read", root_key(3)): 1, ("read", root_key(4)): 1}
+
+    def test_a_known_root_that_is_gone_is_not_believed(self, backend: MemoryBackend) -> None:
+        known = chain(backend, 3)
+        other = MemoryBackend()
+        chain(other, 2)
+        assert roots.newest(other, 0, known).seq == 2
 
     def test_refs_that_went_since_the_snapshot_stay_away(
         self, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
