@@ -48,8 +48,7 @@ def test_a_call_without_a_step_is_one_further_than_the_furthest() -> None:
 
 
 def test_numbers_of_every_kind_are_taken() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     log = MetricLog()
     numbers = {
         "bool": True, "int": 3, "float": 0.1, "float32": np.float32(0.5), "0-d": np.array(2),
