@@ -36,6 +36,8 @@ class Handles:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Handle] = OrderedDict()
         _everyone.add(self)
+        # Who lets go of a backend without closing it leaves no open files behind.
+        weakref.finalize(self, _close_all, ops, self._open).atexit = False
 
     def acquire(self, path: str) -> Handle:
         """Return a handle of the file that the path names now; raise OSError.
@@ -77,9 +79,7 @@ class Handles:
     def forked(self) -> None:
         """Start afresh in a forked child: no thread that used a handle or the lock lives on."""
         self._lock = threading.Lock()
-        stale, self._open = self._open, OrderedDict()
-        for handle in stale.values():
-            self._close(handle)
+        _close_all(self._ops, self._open)
 
     def _look_at(self, handle: Handle) -> os.stat_result:
         try:
@@ -123,8 +123,14 @@ class Handles:
             self._close(handle)
 
     def _close(self, handle: Handle) -> None:
+        _close_all(self._ops, {handle.path: handle})
+
+
+def _close_all(ops: FileOps, handles: "dict[str, Handle]") -> None:
+    while handles:
+        _, handle = handles.popitem()
         with suppress(OSError):  # nothing was written through it
-            self._ops.close(handle.fd)
+            ops.close(handle.fd)
 
 
 _everyone: "weakref.WeakSet[Handles]" = weakref.WeakSet()

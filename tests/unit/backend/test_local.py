@@ -1,5 +1,6 @@
 """What is special to files: modes, handles, threads, forks, and what does not belong there."""
 
+import gc
 import os
 import threading
 from datetime import timedelta
@@ -195,6 +196,17 @@ class TestHandles:
         assert not wrong
 
 
+def test_a_backend_that_is_let_go_of_leaves_no_open_files(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path)
+    backend.put_new("packs/a", b"value")
+    before = open_descriptors()
+    backend.read("packs/a", [WHOLE])
+    assert open_descriptors() == before + 1
+    del backend
+    gc.collect()
+    assert open_descriptors() == before
+
+
 class TestFork:
     # The threads of the test runner are not ours.
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -221,8 +233,10 @@ class TestFork:
 
 def _child_is_right(backend: LocalBackend, sink: Sink, descriptors: int) -> bool:
     try:
-        # The handle that came along is closed, and there is one of our own.
-        if backend.read("packs/a", [WHOLE]) != [b"value"] or open_descriptors() != descriptors:
+        # The handle that came along is closed, and reading opens one of our own.
+        fresh = open_descriptors()
+        read = backend.read("packs/a", [WHOLE]) == [b"value"]
+        if not read or fresh >= descriptors or open_descriptors() != fresh + 1:
             return False
         try:
             sink.write([b"child"])
