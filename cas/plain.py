@@ -1,10 +1,22 @@
-"""Any of our values as plain JSON data; behind `--json` and the pages alike."""
+"""Any of our values as plain JSON data, and sizes as people read them."""
 
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 from cas.ids import ObjectId
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def human_bytes(count: int) -> str:
+    """Return a size such as `12.3 MB`."""
+    size = float(count)
+    for unit in UNITS:
+        if abs(size) < 999.95 or unit == UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
 
 
 def plain(value: object) -> Any:

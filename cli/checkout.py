@@ -28,9 +28,11 @@ def checkout(session: Session, rev: str, target: str, *, force: bool) -> None:
     that it holds. With PATH: that file, or what is in that directory. A file that differs is never
     overwritten without --force; nothing is written before that is known.
     """
-    from cas.errors import RefusedError
+    from cas.errors import InvalidInputError, RefusedError
     from cas.repo.checkout import execute, plan
 
+    if not target:
+        raise InvalidInputError("--to is empty: name a directory, `.` for this one")
     repo = session.repo
     plans = [plan(repo, what, Path(target)) for what in _wanted(repo, rev)]
     differing = [path for one in plans for path in one.conflicts]
@@ -77,7 +79,7 @@ def _tell(session: Session, plans: "list[CheckoutPlan]", target: str) -> None:
             "target": Path(target),
             "written": written,
             "equal": equal,
-            "bytes": sum(one.size_bytes for one in plans),
+            "size_bytes": sum(one.size_bytes for one in plans),
             "states": states,
             "named": named,
         },

@@ -48,6 +48,8 @@ def commit(
     from cas.tracking.program import scalar
     from cas.tracking.secrets import scrub_params
 
+    if "" in paths:
+        raise InvalidInputError("an empty path: say `.` for this directory")
     repo = session.writing()
     told = Told(
         author=get(repo, "author") or session.who,

@@ -28,6 +28,8 @@ def diff(session: Session, rev1: str, rev2: str | None, *, stat: bool, code: boo
     """
     from . import differences
 
+    if stat and code:
+        raise InvalidInputError("--stat and --code each want the whole output: say one")
     old, new = _pair(session, rev1, rev2)
     if code:
         _code(session, old, new)

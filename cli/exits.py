@@ -69,6 +69,14 @@ def code_of(error: CasError) -> int:
     return next((code for kind, code in CODES if isinstance(error, kind)), FAILED)
 
 
+def advice(error: CasError) -> str:
+    """Return what to do about damage, where the error does not say it itself."""
+    told = any(word in str(error) for word in ("fsck", "restore"))
+    if told or not isinstance(error, CorruptionError):
+        return ""
+    return ": `cas fsck --full` names all that is damaged, restore that from a copy"
+
+
 def from_os(error: OSError) -> CasError:
     """Return an error of the operating system as one of ours."""
     reason = error.strerror or str(error) or type(error).__name__

@@ -23,13 +23,16 @@ def fsck(session: Session, full: bool) -> None:
 
     Changes nothing. Ends with exit code 7 when something kept is damaged or missing.
     """
+    from cas.plain import plain
     from cas.repo import fsck as checker
 
     report = checker.Report()
     findings = checker.check(session.repo, full=full, report=report, progress=session.progress)
     if session.json:
         found = list(findings)
-        value = {"ok": report.errors == 0, "full": full, "findings": found, "checked": report}
+        checked = plain(report)
+        checked["size_bytes"] = checked.pop("bytes")
+        value = {"ok": report.errors == 0, "full": full, "findings": found, "checked": checked}
         session.emit(value, ())
     else:
         session.emit(None, _lines(session, findings, report))

@@ -1,10 +1,11 @@
 """The graph that `cas log --graph` draws."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import render
-from .log import commit_cells, live_runs, run_cells
+from .log import commit_cells, is_experiment, live_runs, run_cells, run_data
 from .session import Session
 
 if TYPE_CHECKING:
@@ -15,14 +16,28 @@ if TYPE_CHECKING:
 def show_graph(session: Session, rev: str | None, limit: int | None, *, checkpoints: bool) -> None:
     """Draw all that refs reach, or what REV came from."""
     from cas.lineage.history import graph
+
+    tips = None if rev is None else _tips(session, rev)
+    live = live_runs(session)
+    nodes = graph(session.repo, tips=tips, checkpoints=checkpoints, live=live)[:limit]
+    if not nodes and limit != 0:
+        session.say("no commits yet: `cas run`, `cas.track` and `cas commit` make them")
+    lines = partial(_lines, session, nodes, checkpoints=checkpoints)
+    session.emit([_data(node) for node in nodes], lines)
+
+
+def _tips(session: Session, rev: str) -> "list[CommitId]":
+    """Return the newest commits of an experiment's runs, or the one that a revision names."""
+    from cas.repo.layout import OPEN, RUNS
     from cas.repo.revision import resolve
 
-    tip = None if rev is None else resolve(session.repo, rev)
-    nodes = graph(session.repo, tip=tip, checkpoints=checkpoints, live=live_runs(session))[:limit]
-    session.emit([_data(node) for node in nodes], lambda: _lines(session, nodes))
+    if not is_experiment(session, rev):
+        return [resolve(session.repo, rev)]
+    inside = (f"{RUNS}{rev}/", f"{OPEN}{rev}/")
+    return [id for ref, id in session.repo.root.refs.items() if ref.startswith(inside)]
 
 
-def _lines(session: Session, nodes: "list[Node]") -> Iterator[str]:
+def _lines(session: Session, nodes: "list[Node]", *, checkpoints: bool) -> Iterator[str]:
     from cas.lineage.drawing import draw
 
     homes = {node.id: node for node in nodes}
@@ -31,13 +46,19 @@ def _lines(session: Session, nodes: "list[Node]") -> Iterator[str]:
         text = f"{edge.role} {_end(homes.get(edge.node), edge.commit)}"
         return session.paint(text, fg="cyan")
 
-    yield from draw(nodes, lambda node: _label(session, node), edge_label)
+    def label(node: "Node") -> str:
+        return _label(session, node, whole=not checkpoints)
+
+    for line in draw(nodes, label, edge_label):
+        # A line that is broken in two would tear the drawing.
+        yield line if session.width is None else render.cut(line, session.width)
 
 
-def _label(session: Session, node: "Node") -> str:
+def _label(session: Session, node: "Node", *, whole: bool) -> str:
+    """Return what stands beside a node: of a `whole` run its line, of a commit its cells."""
     names = [ref.removeprefix("heads/").removeprefix("tags/") for ref in _other_refs(node)]
     shown = session.paint(f"({', '.join(names)})", fg="green") if names else ""
-    if node.line is not None and len(node.commits) > 1:
+    if node.line is not None and whole:
         name, *cells = run_cells(session, node.line)[:4]
         return "  ".join(cell for cell in (name, shown, *cells) if cell)
     id, commit = node.commits[0]
@@ -71,6 +92,7 @@ def _data(node: "Node") -> dict[str, object]:
         "commits": [id for id, _ in node.commits],
         "kind": node.commits[0][1].kind,
         "time": render.iso(node.commits[0][1].time) or None,
-        "run": node.line,
+        "run": node.commits[0][1].full_name,
+        "line": None if node.line is None else run_data(node.line),
         "edges": node.edges,
     }

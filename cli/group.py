@@ -96,6 +96,8 @@ class LazyGroup(click.Group):
 def _enter(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
     """Go to each folder in turn, as git does."""
     for folder in value:
+        if not folder:
+            continue
         try:
             os.chdir(folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -126,4 +128,7 @@ def group(session: Session, verbose: bool, debug: bool) -> None:
     """Git for machine-learning runs: store, compare and repeat them, by hash."""
     session.verbose = verbose
     session.debug = debug
-    session.folder = Path.cwd()
+    try:
+        session.folder = Path.cwd()
+    except FileNotFoundError:
+        raise NotFoundError("folder", ".", "it was deleted: go to another one") from None

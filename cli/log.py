@@ -1,6 +1,6 @@
 """`cas log`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -30,13 +30,13 @@ def log(
     """List the runs, or the history of a revision.
 
     Without REV: every run, the newest first. With REV: the commits along `previous`; with an
-    experiment: its runs.
+    experiment: its runs. On a terminal the lines of a graph end where it ends.
     """
     if graph:
         from .graph import show_graph
 
         show_graph(session, rev, limit, checkpoints=checkpoints)
-    elif rev is not None and not _is_experiment(session, rev):
+    elif rev is not None and not is_experiment(session, rev):
         _history(session, rev, limit)
     else:
         _runs(session, limit, experiment=rev, checkpoints=checkpoints)
@@ -44,30 +44,47 @@ def log(
 
 def live_runs(session: Session) -> dict[str, str]:
     """Return the status of every run that has no end yet, by ref."""
-    from cas.repo.layout import JOURNALS
+    from cas.repo.layout import JOURNALS, REPRODUCTIONS, RUNS
 
     folder = session.repo.path / JOURNALS
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     from cas.tracking.recovery import open_runs
 
-    return {run.ref: run.status for run in open_runs(session.repo)}
+    live, refs = {}, session.repo.root.refs
+    for run in open_runs(session.repo):
+        # A reproduction is drafted under a run's name, which may be the one that it repeats.
+        drafted = f"{RUNS}{run.run}"
+        named = run.ref.startswith(REPRODUCTIONS) and drafted not in refs
+        live[drafted if named else run.ref] = run.status
+    return live
 
 
-def run_cells(session: Session, line: "RunLine") -> list[str]:
+def run_lines(session: Session, lines: "Sequence[RunLine]") -> list[str]:
+    """Return a line for each run, in a shorter form where the terminal is too narrow."""
+    whole = render.table([run_cells(session, line) for line in lines])
+    if session.width is None or max(map(render.shown, whole), default=0) <= session.width:
+        return whole
+    return render.table([run_cells(session, line, short=True) for line in lines])
+
+
+def run_cells(session: Session, line: "RunLine", *, short: bool = False) -> list[str]:
     """Return the cells of a run's line."""
     metric = "-"
     if line.metric is not None:
         metric = f"{line.metric} {render.number(line.last)}"
-        if line.best is not None and line.best != line.last:
+        if line.best is not None and line.best != line.last and not short:
             metric += f" (best {render.number(line.best)})"
+    kept = f"{render.count(line.checkpoints, 'checkpoint')}, {line.kept} kept"
+    stored = render.human_bytes(line.stored_bytes)
+    when = render.moment(session.now, line.time, terminal=session.terminal)
     return [
         session.paint(line.run, bold=True),
         session.paint(line.status, fg=COLOURS.get(line.status, "red")),
         metric,
-        f"{render.count(line.checkpoints, 'checkpoint')}, {line.kept} kept",
-        f"{render.human_bytes(line.stored_bytes)} stored",
-        render.moment(session.now, line.time, terminal=session.terminal),
+        f"{line.kept}/{line.checkpoints} kept" if short else kept,
+        stored if short else f"{stored} stored",
+        when.removesuffix(" ago") if short else when,
         session.paint(line.id.short, fg="yellow"),
     ]
 
@@ -76,7 +93,9 @@ def run_data(line: "RunLine") -> dict[str, object]:
     """Return a run's line as JSON data."""
     from cas.plain import plain
 
-    return plain(line) | {"time": render.iso(line.time) or None}  # type: ignore[no-any-return]
+    told = plain(line) | {"time": render.iso(line.time) or None}
+    told["kept_checkpoints"] = told.pop("kept")
+    return told  # type: ignore[no-any-return]
 
 
 def commit_cells(
@@ -100,7 +119,8 @@ def commit_cells(
     ]
 
 
-def _is_experiment(session: Session, word: str) -> bool:
+def is_experiment(session: Session, word: str) -> bool:
+    """Say whether a word names an experiment that has runs."""
     from cas.repo.layout import OPEN, RUNS
 
     refs = session.repo.root.refs
@@ -115,11 +135,11 @@ def _runs(
     repo, live = session.repo, live_runs(session)
     if not checkpoints:
         lines = runs(repo, limit, live, experiment=experiment)
-        if not lines:
+        if not lines and limit != 0:
             session.say("no runs yet: `cas run` and `cas.track` make them")
         session.emit(
             [run_data(line) for line in lines],
-            lambda: render.table([run_cells(session, line) for line in lines]),
+            lambda: run_lines(session, lines),
         )
         return
     found = list(unfolded(repo, limit, live, experiment=experiment))
@@ -138,7 +158,7 @@ def _unfolded(
     found: "list[tuple[RunLine, list[Item]]]",
     refs: Mapping[str, "CommitId"],
 ) -> Iterator[str]:
-    heads = render.table([run_cells(session, line) for line, _ in found])
+    heads = run_lines(session, [line for line, _ in found])
     for head, (_, commits) in zip(heads, found, strict=True):
         yield head
         cells = [commit_cells(session, id, commit, refs) for id, commit in commits]

@@ -62,7 +62,7 @@ def rows_of(manifest: "Manifest") -> list[dict[str, Any]]:
                 "path": readable(row.path),
                 "dtype": row.dtype,
                 "shape": list(row.shape),
-                "bytes": row.nbytes,
+                "size_bytes": row.nbytes,
                 "id": str(row.id),
             }
             for row in manifest.rows
@@ -106,8 +106,8 @@ def _data(same: "list[Held]") -> dict[str, Any]:
     return {
         "path": same[0].path,
         "kind": entry.kind,
-        "mode": entry.mode,
-        "bytes": sum(held.entry.size for held in same),
+        "mode": f"{entry.mode:04o}" if entry.mode else None,
+        "size_bytes": sum(held.entry.size for held in same),
         "id": entry.id if len(same) == 1 else None,
         "link": entry.link,
         "stored": entry.stored,

@@ -12,10 +12,21 @@ from cas import __version__
 if TYPE_CHECKING:
     from .session import Session
 
+LONG = 300
+
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """Let nothing that is opened later take the place of a standard stream that was closed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115
 
 
 def run(args: list[str], session: "Session | None" = None) -> int:
@@ -58,6 +69,8 @@ def _invoke(args: list[str], session: "Session") -> int:
 
 def _report(error: BaseException, session: "Session") -> int:
     """Tell of an error in one line; return the exit code."""
+    if "progress" in vars(session):
+        session.progress.finish()
     if session.debug:
         import traceback
 
@@ -65,10 +78,15 @@ def _report(error: BaseException, session: "Session") -> int:
     message, code = _told(error)
     if message:
         try:
-            print(f"cas: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"cas: {' '.join(map(_word, message.split()))}", file=sys.stderr, flush=True)  # noqa: T201
         except BrokenPipeError:
             return _give_up_output()
     return code
+
+
+def _word(word: str) -> str:
+    """Return a word of a message; of one that nobody can read, both ends."""
+    return word if len(word) <= LONG else f"{word[: LONG // 2]}…{word[-LONG // 2 :]}"
 
 
 def _told(error: BaseException) -> tuple[str, int]:
@@ -82,7 +100,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     message = exits.printable(error)
     match error:
         case CasError():
-            code = exits.code_of(error)
+            message, code = f"{message}{exits.advice(error)}", exits.code_of(error)
         case KeyboardInterrupt() | Abort():
             message, code = "", exits.INTERRUPTED
         case UsageError(ctx=context):

@@ -96,9 +96,9 @@ def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
         for decision in run.decisions
     ]
     return {
-        "checkpoints": rows,
-        "dropped": len(plan.dropped),
-        "kept": len(rows) - len(plan.dropped),
+        "decisions": rows,
+        "dropped_checkpoints": len(plan.dropped),
+        "kept_checkpoints": len(rows) - len(plan.dropped),
         "freed_bytes": plan.freed_bytes,
         "done": done,
     }

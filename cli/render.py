@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from cas import plain
+
 from .exits import printable
 
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+human_bytes = plain.human_bytes
 AGES = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (86400 * 30, "days", 86400))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WIDE = 64  # an id; a cell that is wider does not push the rest of all other rows aside
 
 
 def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
@@ -16,7 +19,7 @@ def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[s
     Cells may hold colours: what a terminal does not show takes no room.
     """
     kept = [list(row) for row in rows]
-    widths = [max(map(shown, column)) for column in zip(*kept, strict=True)]
+    widths = [_width(map(shown, column)) for column in zip(*kept, strict=True)]
     towards = set(right)
     return [
         "  ".join(
@@ -25,6 +28,11 @@ def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[s
         ).rstrip()
         for row in kept
     ]
+
+
+def _width(cells: Iterable[int]) -> int:
+    kept = list(cells)
+    return max((width for width in kept if width <= WIDE), default=max(kept))
 
 
 def shown(text: str) -> int:
@@ -45,14 +53,23 @@ def pad(text: str, width: int, *, left: bool = True) -> str:
     return text + space if left else space + text
 
 
-def human_bytes(count: int) -> str:
-    """Return a size such as `12.3 MB`."""
-    size = float(count)
-    for unit in UNITS:
-        if abs(size) < 999.95 or unit == UNITS[-1]:
-            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
+def cut(text: str, width: int) -> str:
+    """Return as much of a text as fits into this many columns; colours do not leak out of it."""
+    if shown(text) <= width:
+        return text
+    import re
+
+    kept, room = "", width - 1
+    for part in re.split("(\x1b\\[[0-9;]*m)", text):
+        if part.startswith("\x1b"):
+            kept += part
+            continue
+        for char in part:
+            room -= shown(char)
+            if room < 0:
+                return f"{kept}…" + ("\x1b[0m" if "\x1b" in kept else "")
+            kept += char
+    return kept
 
 
 def ago(now: int, then: int | None) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import click
 
+from cas.errors import InvalidInputError
 from cas.lineage.verdict import DIVERGED, FAILED, Verdict
 
 from . import exits
-from .render import number
+from .render import count, number
 from .session import Session, json_option, pass_session
 
 COLOURS = {"identical": "green", "equivalent": "green", "diverged": "red", "failed": "red"}
@@ -44,6 +45,7 @@ def reproduce(
     from cas.repo.revision import resolve
     from cas.tracking import reproduce as again
 
+    _insist(tolerance, python)
     repo = session.repo if dry_run else session.writing()
     planned = again.plan(repo, resolve(repo, rev))
     session.say(f"cas: this runs recorded code: {planned.shown}")
@@ -64,18 +66,31 @@ def reproduce(
         tell=lambda text: session.say(f"cas: {text}"),
     )
     session.emit(
-        {"original": planned.original, "commit": commit, "verdict": verdict},
+        {"original": planned.original, "commit": commit, "result": verdict},
         lambda: _lines(session, planned.run, verdict),
     )
     return {DIVERGED: exits.DIVERGED, FAILED: exits.REPRODUCTION_FAILED}.get(verdict.verdict, 0)
 
 
+def _insist(tolerance: float, python: str) -> None:
+    """Raise InvalidInputError for a call that would only make a verdict about itself."""
+    from math import isfinite
+    from shutil import which
+
+    if not isfinite(tolerance):
+        raise InvalidInputError(f"--tolerance is a number such as 1e-6, not {tolerance}")
+    if which(python) is None:
+        raise InvalidInputError(f"--python {python!r} is no program that may run")
+
+
 def _lines(session: Session, run: str, verdict: Verdict) -> Iterator[str]:
-    yield (
-        f"{session.paint(verdict.verdict, fg=COLOURS[verdict.verdict], bold=True)}: {run}, "
-        f"{verdict.metrics} metrics, {verdict.checkpoints} checkpoints, "
-        f"{verdict.artifacts} artifacts compared"
+    head = f"{session.paint(verdict.verdict, fg=COLOURS[verdict.verdict], bold=True)}: {run}"
+    compared = (
+        count(verdict.metrics, "metric"),
+        count(verdict.checkpoints, "checkpoint"),
+        count(verdict.artifacts, "artifact"),
     )
+    yield head if verdict.verdict == FAILED else f"{head}, {', '.join(compared)} compared"
     if verdict.stage:
         yield f"  it failed at: {verdict.stage}"
     if verdict.first is not None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from cas.errors import InvalidInputError
+
 from .session import Session, pass_session
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-e", "--experiment", help="Experiment of the run; the program's name by default.")
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A param.")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="PATH", help="Data that goes in.")
@@ -34,6 +36,8 @@ def run(
 
     from .params import pairs
 
+    if "" in (command[0], experiment, metrics, *inputs, *outputs):
+        raise InvalidInputError("an empty name: a variable may be unset where cas is called")
     session.note(f"running {' '.join(command)}")
     given = {key: scalar(value) for key, value in pairs(params, "-p")}
     program = Program(command, given, inputs, outputs, metrics)
@@ -41,5 +45,14 @@ def run(
     for problem in outcome.problems:
         session.say(f"cas: {problem}")
     if outcome.commit is not None:
-        session.say(f"cas: {outcome.run} is {outcome.commit.short}, exit code {outcome.exit_code}")
+        session.say(f"cas: {outcome.run} is {outcome.commit.short}, {_ended(outcome.exit_code)}")
     return outcome.exit_code if outcome.exit_code >= 0 else 128 - outcome.exit_code
+
+
+def _ended(code: int) -> str:
+    from signal import Signals
+
+    if code >= 0:
+        return f"exit code {code}"
+    known = -code in {one.value for one in Signals}
+    return f"ended by {Signals(-code).name if known else f'signal {-code}'}"

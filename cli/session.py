@@ -50,7 +50,13 @@ class Session:
         """The repository's folder: CAS_DIR, or found by walking up; raise NoRepositoryError."""
         from cas.repo.place import find
 
-        return find(Path.cwd() / os.environ.get("CAS_DIR", ""))
+        given = os.environ.get("CAS_DIR", "")
+        try:
+            return find(Path.cwd() / given)
+        except NoRepositoryError:
+            if not given:
+                raise
+            raise NoRepositoryError(f"{printable(given)}, as CAS_DIR says,") from None
 
     @cached_property
     def new_place(self) -> Path:
@@ -105,6 +111,14 @@ class Session:
         return sys.stdout.isatty()
 
     @cached_property
+    def width(self) -> int | None:
+        """How many columns a line of results may have; None where nobody counts."""
+        try:
+            return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        except (OSError, ValueError):  # no terminal, or no file at all
+            return None
+
+    @cached_property
     def colour(self) -> bool:
         """Whether results may have colours."""
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
@@ -123,10 +137,11 @@ class Session:
 
     def paint(self, text: str, **style: Any) -> str:
         """Return the text in colours where they are wanted."""
-        return click.style(text, **style) if self.colour else text
+        return click.style(text, **style) if text and self.colour else text
 
     def say(self, text: str) -> None:
         """Tell the user something that is no result."""
+        self._wipe()
         print(printable_lines(text), file=sys.stderr)
 
     def note(self, text: str) -> None:
@@ -140,6 +155,7 @@ class Session:
             self._dump(value)
             return
         for line in lines() if callable(lines) else lines:
+            self._wipe()
             print(line)
 
     def show(self, **values: object) -> None:
@@ -147,6 +163,11 @@ class Session:
         from .render import facts
 
         self.emit(values, lambda: facts(values))
+
+    def _wipe(self) -> None:
+        """Take away a line of progress that would stand in front of what comes."""
+        if "progress" in vars(self) and (shown := self.progress) is not SILENT:
+            shown.finish()
 
     def _dump(self, value: object) -> None:
         import json
@@ -180,6 +201,7 @@ class TerminalProgress:
         self._total: int | None = None
         self._done = 0
         self._next = 0.0
+        self._shown = False
 
     def start(self, what: str, total: int | None = None) -> None:
         """Begin an operation."""
@@ -194,11 +216,14 @@ class TerminalProgress:
             of = "" if self._total is None else f" of {self._total:,}"
             sys.stderr.write(f"\r\x1b[K{self._what}: {self._done:,}{of}")
             sys.stderr.flush()
+            self._shown = True
 
     def finish(self) -> None:
-        """Wipe the line."""
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        """Wipe the line, if one was written."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
 
 
 def printable_lines(text: str) -> str:

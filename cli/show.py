@@ -80,7 +80,9 @@ def _lines(
     yield from _section("environment", _environment(documents))
     yield from _section("input", _pairs(documents.get("input", {})))
     yield from _section("verdict", _pairs(documents.get("verdict", {})))
-    rows = [(one["path"], render.human_bytes(one["bytes"]), one["id"][:10]) for one in artifacts]
+    rows = [
+        (one["path"], render.human_bytes(one["size_bytes"]), one["id"][:10]) for one in artifacts
+    ]
     more = [(f"and {len(rows) - SHOWN_ARTIFACTS} more: `cas ls {id.short}:artifacts -r`", "", "")]
     yield from _section(
         "artifacts", rows[:SHOWN_ARTIFACTS] + (more if len(rows) > SHOWN_ARTIFACTS else [])
@@ -211,7 +213,7 @@ def _artifacts(repo: "Repo", id: "CommitId") -> Iterator[dict[str, Any]]:
                 path = held.path.decode("utf-8", "surrogateescape").removeprefix("artifacts/")
                 yield {
                     "path": printable(path),
-                    "bytes": held.entry.size,
+                    "size_bytes": held.entry.size,
                     "id": str(held.entry.id),
                     "part": held.part,
                 }

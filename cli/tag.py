@@ -55,10 +55,12 @@ def _list(session: Session) -> None:
 def _make(session: Session, name: str, rev: str) -> None:
     from cas.repo.layout import TAGS
     from cas.repo.repo import check_ref
-    from cas.repo.revision import resolve
+    from cas.repo.revision import ALIASES, resolve
     from cas.repo.transaction import transact
 
-    ref = check_ref(f"{TAGS}{name}")
+    ref = f"{TAGS}{check_ref(name)}"
+    if name in ALIASES:
+        raise InvalidInputError(f"{name} cannot be a tag: it names what was committed last")
     repo = session.writing()
     id = resolve(repo, rev)
 

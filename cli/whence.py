@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cas.errors import InvalidInputError
+
 from . import exits, render
 from .exits import printable
 from .session import Session, json_option, pass_session
@@ -19,10 +21,10 @@ UNKNOWN: Final = 3  # as for everything else that is not found
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file")
 @json_option
 @pass_session
-def whence(session: Session, file: Path) -> int:
+def whence(session: Session, file: str) -> int:
     """Say which commits a file belongs to.
 
     A file is known by its content, wherever it lies. Weights (safetensors, .npy, torch.save) are
@@ -32,8 +34,13 @@ def whence(session: Session, file: Path) -> int:
     from cas.lineage.whence import whence as ask
     from cas.plain import plain
 
-    answer = ask(session.repo, file, progress=session.progress)
-    session.emit({"known": answer.known} | plain(answer), lambda: _lines(session, answer))
+    if not file:
+        raise InvalidInputError("an empty path: name one file")
+    answer = ask(session.repo, Path(file), progress=session.progress)
+    told = {"known": answer.known} | plain(answer)
+    for holder in [*told["exact"], *(one for match in told["matches"] for one in match["holders"])]:
+        holder["time"] = render.iso(holder["time"]) or None
+    session.emit(told, lambda: _lines(session, answer))
     if answer.known:
         return exits.OK
     lost = f" ({render.count(answer.pruned, 'pruned payload')} could not be looked at)"

@@ -146,17 +146,17 @@ def run_line(
 def graph(
     repo: Repo,
     *,
-    tip: CommitId | None = None,
+    tips: Iterable[CommitId] | None = None,
     checkpoints: bool = False,
     live: Mapping[str, str] | None = None,
 ) -> list[Node]:
-    """Return all that refs, or `tip`, reach over every role: newest first, children before parents.
+    """Return what refs, or `tips`, reach over every role: newest first, children before parents.
 
     Each run is one node, or with `checkpoints` each of its commits. Timeless inputs come as late
     as they can.
     """
-    refs = {ref: id for ref, id in repo.root.refs.items() if not ref.startswith(HOLDS)}
-    commits = _reachable(refs.values() if tip is None else [tip], reader(repo))
+    refs = {ref: id for ref, id in repo.root.refs.items() if _is_drawn(ref, repo.root.refs)}
+    commits = _reachable(refs.values() if tips is None else tips, reader(repo))
     refs = {ref: id for ref, id in refs.items() if id in commits}
     home = {id: id for id in commits} if checkpoints else _homes(commits)
     members: dict[CommitId, list[Item]] = {}
@@ -172,6 +172,14 @@ def graph(
     return _ordered(_living(nodes, live or {}))
 
 
+def _is_drawn(ref: str, refs: Mapping[str, CommitId]) -> bool:
+    """Say whether a ref begins a node: a draft does only while its run has nothing else."""
+    if ref.startswith(OPEN):
+        rest = ref.removeprefix(OPEN)
+        return RUNS + rest not in refs and rest not in refs
+    return not ref.startswith(HOLDS)
+
+
 def _node(
     repo: Repo, id: CommitId, commits: tuple[Item, ...], refs: tuple[str, ...], edges: list[Edge]
 ) -> Node:
@@ -179,8 +187,14 @@ def _node(
     line = None
     if tip.run is not None and (len(commits) > 1 or tip.kind in RUN_KINDS):
         ref = next((ref for ref in refs if ref.startswith((RUNS, OPEN))), f"{RUNS}{tip.run}")
-        line = run_line(repo.root.refs, ref, list(commits))
+        line = run_line(repo.root.refs, ref, list(commits), _end(repo, tip))
     return Node(id, commits, refs, tuple(edges), line)
+
+
+def _end(repo: Repo, commit: Commit) -> str | None:
+    """Return how a run ended whose end is out of sight, None for any other commit."""
+    end = repo.root.refs.get(f"{RUNS}{commit.full_name}")
+    return repo.commit(end).status if commit.kind == CHECKPOINT and end is not None else None
 
 
 def _living(nodes: dict[CommitId, Node], live: Mapping[str, str]) -> dict[CommitId, Node]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cas.errors import NotFoundError
-from cas.ids import CommitId
+from cas.ids import CommitId, ObjectId
 from cas.lineage.curves import parting, points, series
 from cas.lineage.values import changes
-from cas.objects.commit import CHECKPOINT, Commit
+from cas.objects.commit import CHECKPOINT, EVALUATES, PREVIOUS, REPRODUCES, Commit
 from cas.objects.manifest import SeriesRow
 from cas.objects.tree import EntryKind
 from cas.repo.choice import segment
@@ -23,7 +23,8 @@ IDENTICAL: Final = "identical"
 EQUIVALENT: Final = "equivalent"
 DIVERGED: Final = "diverged"
 FAILED: Final = "failed"
-NOT_COMPARED: Final = frozenset({"log.txt"})
+# Edges that say what a run was made from; the others say what came before or after.
+NO_INPUTS: Final = frozenset({PREVIOUS, REPRODUCES, EVALUATES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Results:
     metrics: Mapping[str, SeriesRow]
     checkpoints: Mapping[str, str]
     artifacts: Mapping[str, str]
+    heavy: Mapping[str, str] | None  # artifacts in the payload; None when it was pruned
     status: str | None
 
 
@@ -64,7 +66,8 @@ def judge(repo: Repo, original: CommitId, again: CommitId, tolerance: float = 0.
     """Compare two finishing commits; a `tolerance` above 0 is relative, and allows *equivalent*."""
     old, new = results(repo, original), results(repo, again)
     differences = tuple(_differences(old, new))
-    counts = (len(old.metrics), len(old.checkpoints), len(old.artifacts))
+    light, heavy = old.artifacts.keys(), _both(old, new)[0].keys()
+    counts = (len(old.metrics), len(old.checkpoints), len(light | heavy))
     if not differences:
         return Verdict(IDENTICAL, *counts)
     first = _first(repo, old.metrics, new.metrics, 0.0)
@@ -83,14 +86,22 @@ def results(repo: Repo, id: CommitId) -> Results:
         for number, found in enumerate(reversed(own))
     }
     metrics = series(repo, commit)
-    return Results(metrics, checkpoints, dict(_artifacts(repo, commit)), commit.status)
+    heavy: dict[str, str] | None = {}
+    if commit.payload is not None:
+        try:
+            heavy = _artifacts(repo, commit.payload)
+        except NotFoundError:
+            heavy = None
+    return Results(metrics, checkpoints, _artifacts(repo, commit.tree), heavy, commit.status)
 
 
 def explain(repo: Repo, original: CommitId, again: CommitId) -> Iterator[str]:
-    """Yield what differs in params, code, environment and hardware between two runs."""
+    """Yield what differs in params, inputs, code, environment and hardware between two runs."""
     old, new = repo.commit(original).tree, repo.commit(again).tree
     for name, what in (("params.json", "param"), ("seeds.json", "seed")):
         yield from _changed(what, repo.document(old, name), repo.document(new, name))
+    inputs = [_inputs(repo.commit(id)) for id in (original, again)]
+    yield from _changed("input", *inputs)
     code = [repo.lookup(tree, b"code") for tree in (old, new)]
     if code[0] is not None and code[1] is not None and code[0].id != code[1].id:
         yield "the code is not the same"
@@ -109,15 +120,22 @@ def _differences(old: Results, new: Results) -> Iterator[str]:
             yield f"metric {name} is only in the {'reproduction' if a is None else 'original'}"
         elif (a.steps.id, a.values.id) != (b.steps.id, b.values.id):
             yield f"metric {name} differs"
-    pairs = (
-        ("checkpoint", old.checkpoints, new.checkpoints),
-        ("artifact", old.artifacts, new.artifacts),
-    )
-    for what, before, after in pairs:
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                missing = "" if name in after else " is missing" if name in before else ""
-                yield f"{what} {name}{missing or ' differs'}"
+    yield from _unequal("checkpoint", old.checkpoints, new.checkpoints)
+    yield from _unequal("artifact", old.artifacts, new.artifacts)
+    yield from _unequal("artifact", *_both(old, new))
+
+
+def _both(old: Results, new: Results) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the artifacts in the payloads, of none when those of one run were pruned."""
+    return ({}, {}) if old.heavy is None or new.heavy is None else (old.heavy, new.heavy)
+
+
+def _unequal(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"{what} {name} is missing"
+        elif before.get(name) != after[name]:
+            yield f"{what} {name} {'differs' if name in before else 'is new'}"
 
 
 def _first(
@@ -136,20 +154,23 @@ def _first(
     return min(found, key=lambda one: (one.step, one.metric), default=None)
 
 
-def _artifacts(repo: Repo, commit: Commit) -> Iterator[tuple[str, str]]:
-    for top in (commit.tree, commit.payload):
-        if top is None:
-            continue
-        try:
-            folder = repo.lookup(top, b"artifacts")
-        except NotFoundError:
-            yield f"(pruned payload {str(top)[:10]})", str(top)
-            continue
-        if folder is not None and folder.kind is EntryKind.TREE:
-            for entry in repo.entries(folder.id):
-                name = entry.name.decode("utf-8", "replace")
-                if name not in NOT_COMPARED:
-                    yield name, str(entry.id)
+def _artifacts(repo: Repo, tree: ObjectId) -> dict[str, str]:
+    folder = repo.lookup(tree, b"artifacts")
+    if folder is None or folder.kind is not EntryKind.TREE:
+        return {}
+    return {
+        entry.name.decode("utf-8", "backslashreplace"): str(entry.id)
+        for entry in repo.entries(folder.id)
+    }
+
+
+def _inputs(commit: Commit) -> dict[str, str]:
+    """Return what a run was made from, by role and place; its own name where it had no place."""
+    return {
+        f"{parent.role} {parent.attrs.get('at', number)!s}": parent.commit.short
+        for number, parent in enumerate(commit.parents)
+        if parent.role not in NO_INPUTS
+    }
 
 
 def _hardware(document: object) -> dict[str, Any]:

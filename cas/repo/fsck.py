@@ -68,6 +68,9 @@ class _Check:
         except CasError as error:
             yield Finding(ERROR, "root", "newest", str(error))
             return
+        if (hinted := self._repo.hinted()) > root.seq:
+            why = f"it was noted down as the newest, and {root.seq} is the last one here"
+            yield Finding(ERROR, "root", root_key(hinted), f"{why}: restore it from a copy")
         store, bad = self._open_packs(root)
         yield from bad
         self._records(store, root)

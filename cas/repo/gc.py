@@ -26,6 +26,7 @@ from cas.errors import (
 from cas.ids import CommitId, ObjectId
 from cas.progress import SILENT, Progress
 from cas.repo import root as roots
+from cas.repo.gcmoved import moved
 from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
 from cas.repo.layout import INDEX, PACKS, ROOTS, SESSIONS
 from cas.repo.reach import mark
@@ -37,7 +38,8 @@ from cas.store.pack import PackClass, PackInfo
 from cas.store.pinned import PinnedStore
 from cas.store.writer import ObjectWriter
 
-ATTEMPTS: Final = 20
+ATTEMPTS: Final = 50
+MARKS: Final = 4  # attempts after which what dies meanwhile is left to the next collection
 WHAT: Final = "gc"
 SUFFIX: Final = ".pack"
 UNREAD: Final = b"\0" * 32  # an orphan's footer: nobody looks at it
@@ -80,15 +82,16 @@ class _Collection:
     def run(self, planned: GcPlan) -> GcPlan:
         """Carry a plan through all four steps, or one that the newest root asks for instead."""
         try:
-            for _ in range(ATTEMPTS):
-                # Never a part of an older plan: what was live then may now be dead in a metadata
-                # pack that stays, while the older plan takes away what it names.
-                if self._repo.refresh().seq != planned.base.seq:
-                    planned = self._again()
+            for attempt in range(ATTEMPTS):
+                # The whole of an older plan or another one, never a part: what was live then may
+                # now be dead in a metadata pack that stays, and the part takes what it names.
+                if (root := self._repo.refresh()).seq != planned.base.seq:
+                    outrun = attempt >= MARKS
+                    planned = (outrun and moved(self._repo, planned, root)) or self._again()
                 if not self._replace(planned):
                     continue
-                if (root := self._condemn(planned)) is not None:
-                    self._sweep(root)
+                if (after := self._condemn(planned)) is not None:
+                    self._sweep(after)
                     return self._done(planned)
         finally:
             self._writer.discard()
@@ -113,10 +116,14 @@ class _Collection:
         """Step 1: copy what is live in the packs that go; False when they went meanwhile."""
         wanted = {(r.pack.name, at) for r in planned.rewrites for at in r.offsets}
         self._forget_unfit(wanted)
-        self._progress.start("copy", total=len(wanted))
+        # What an earlier attempt copied, and still fits, is not even looked at again.
+        missing = wanted - {self._sources[id] for id in self._writer.own}
+        packs = {name for name, _ in missing}
+        rewrites = [rewrite for rewrite in planned.rewrites if rewrite.pack.name in packs]
+        self._progress.start("copy", total=len(missing))
         try:
-            store = PinnedStore(self._repo.backend, [r.pack for r in planned.rewrites])
-            for rewrite in planned.rewrites:
+            store = PinnedStore(self._repo.backend, [rewrite.pack for rewrite in rewrites])
+            for rewrite in rewrites:
                 self._copy(store, rewrite)
         except (CorruptionError, NotFoundError) as error:
             if self._repo.refresh().seq != planned.base.seq:
@@ -128,11 +135,10 @@ class _Collection:
 
     def _copy(self, store: PinnedStore, rewrite: Rewrite) -> None:
         for row in copied_rows(store, rewrite):
-            # What an earlier attempt copied, and still fits, is not copied again.
             if row.id not in self._writer.own:
                 self._writer.copy(*store.body(Place(row, rewrite.pack)))
                 self._sources[row.id] = (rewrite.pack.name, row.offset)
-            self._progress.advance()
+                self._progress.advance()
 
     def _forget_unfit(self, wanted: set[tuple[bytes, int]]) -> None:
         """Drop the packs in which something stands that is no longer to be copied."""

@@ -42,6 +42,7 @@ class GcPlan:
     """What a collection does, decided on one root; sizes are those of pack files."""
 
     base: Root = field(repr=False)
+    live: Live = field(repr=False)
     dead: tuple[PackInfo, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
     orphans: tuple[PackInfo, ...] = ()
@@ -50,7 +51,11 @@ class GcPlan:
     freed_objects: int = 0
     new_bytes: int = 0
     kept_bytes: int = 0
-    live_objects: int = 0
+
+    @property
+    def live_objects(self) -> int:
+        """How many objects the refs keep."""
+        return len(self.live.places)
 
     @property
     def root(self) -> int:
@@ -112,6 +117,7 @@ def decide(
     before = sum(item.records for item in contents if item.pack.name in gone)
     return GcPlan(
         base=base,
+        live=live,
         dead=tuple(dead_packs),
         rewrites=tuple(rewrites),
         orphans=orphans,
@@ -120,7 +126,6 @@ def decide(
         freed_objects=before - copied,
         new_bytes=new_bytes,
         kept_bytes=sum(pack.length for pack in base.packs if pack.name not in gone) + new_bytes,
-        live_objects=len(live.places),
     )
 
 

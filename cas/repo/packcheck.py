@@ -9,10 +9,10 @@ from cas.backend.local import LocalBackend
 from cas.codec.base import codec_for
 from cas.errors import CasError, CorruptionError
 from cas.ids import BlobHasher, ObjectId
-from cas.objects.commit import Commit
-from cas.objects.edges import Edge, Object, id_of, parse, references
+from cas.objects.edges import Object, id_of, parse
 from cas.objects.kind import Kind
 from cas.progress import Progress
+from cas.repo.reach import needs
 from cas.store.index import Place, Segment
 from cas.store.pack import HEADER, PackInfo, Row, check_header, known_kind, read_footer
 from cas.store.pinned import PinnedStore
@@ -144,16 +144,10 @@ class Records:
 
     def _gone(self, row: Row, obj: Object) -> Iterator[Found]:
         """Tell of what a record names and is gone: a writer would rely on it without a walk."""
-        for kind, id in _needs(obj):
+        for kind, id in needs(obj):
             if not self._store.places(id) and id not in self._tombstones:
                 detail = f"it names {kind.name.lower()} {id}, which no listed pack has"
                 yield row.id, Finding(ERROR, HALF, _name(row), detail)
-
-
-def _needs(obj: Object) -> Iterator[Edge]:
-    """Yield what must be there when an object is; a payload may be gone with its hold."""
-    payload = obj.payload if isinstance(obj, Commit) else None
-    return (edge for edge in references(obj) if edge[1] != payload)
 
 
 def index_problem(

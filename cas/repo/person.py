@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, NotFoundError
 from cas.ids import CommitId, TreeId
 from cas.objects.commit import COMMIT, PREVIOUS, Commit, Parent, Volume
 from cas.objects.document import document
@@ -48,9 +48,12 @@ def commit_paths(
 ) -> Committed:
     """Commit files and directories under their paths below `base`; others under their names.
 
-    Raises InvalidInputError for a path that cannot be read or stored, or when there is none.
+    Raises NotFoundError for a path that is not there, InvalidInputError for one that cannot be read
+    or stored, or when there is none.
     """
     wanted = placed(paths, base)
+    for path in wanted.values():
+        _insist_on(path)
     if any(parent.role == PREVIOUS for parent in told.parents):
         raise InvalidInputError(f"the role {PREVIOUS} is the history's own: choose another")
     time = repo.clock()
@@ -97,6 +100,15 @@ def placed(paths: Sequence[Path], base: Path) -> dict[bytes, Path]:
     if not found:
         raise InvalidInputError("nothing to commit: name files or directories")
     return {key: path for key, path in found.items() if not _held(key, found)}
+
+
+def _insist_on(path: Path) -> None:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        raise NotFoundError("file", os.fsdecode(path)) from None
+    except (OSError, ValueError):
+        return  # it says why when it is read
 
 
 def _held(key: bytes, found: Mapping[bytes, Path]) -> bool:

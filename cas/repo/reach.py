@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cas.errors import BackendError, CasError, CorruptionError, NotFoundError, UnsupportedError
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import Commit
-from cas.objects.edges import Object, parse, references
+from cas.objects.edges import Edge, Object, parse, references
 from cas.objects.kind import Kind
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node, raw_name
@@ -97,6 +97,12 @@ def mark(
         commits += visit.kind is Kind.COMMIT
         size += visit.place.row.span.length or 0
     return Live(places, commits, size)
+
+
+def needs(obj: Object) -> Iterator[Edge]:
+    """Yield what must be there when an object is; a payload may be gone with its hold."""
+    payload = obj.payload if isinstance(obj, Commit) else None
+    return (edge for edge in references(obj) if edge[1] != payload)
 
 
 def refuse(trouble: Trouble) -> None:

@@ -85,9 +85,13 @@ class Repo:
 
     def refresh(self) -> Root:
         """Return the newest root there is."""
-        hint = 0 if self._root else _number(self.backend.read_hint(HINT))
+        hint = 0 if self._root else self.hinted()
         self._root = roots.newest(self.backend, hint, self._root)
         return self._root
+
+    def hinted(self) -> int:
+        """Return the number of the newest root that anybody noted down, 0 for none."""
+        return _number(self.backend.read_hint(HINT))
 
     def adopt(self, root: Root) -> None:
         """Take a root that this handle has just published as the newest."""

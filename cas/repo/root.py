@@ -144,9 +144,9 @@ class RootFile:
         return envelope(ROOT_MAGIC, canonical.encode(dict(self.raw)))
 
     @classmethod
-    def from_bytes(cls, raw: Buffer) -> Self:
+    def from_bytes(cls, raw: Buffer, what: str = "a root") -> Self:
         """Read a root file; raise CorruptionError or UnsupportedError."""
-        body, check = opened(raw, ROOT_MAGIC, "a root")
+        body, check = opened(raw, ROOT_MAGIC, what)
         value = canonical.decode(body)
         if not isinstance(value, dict) or value.get("v") != 1:
             raise UnsupportedError("a root of another format version")
@@ -167,7 +167,7 @@ def read(backend: Backend, seq: int, known: Root | None = None) -> Root:
     The snapshots that `known` has too are not read again.
     """
     (raw,) = backend.read(root_key(seq), [Span(0, None)])
-    file = RootFile.from_bytes(raw)
+    file = RootFile.from_bytes(raw, f"root {seq}")
     try:
         root = _root(backend, file, known)
     except NotFoundError as error:

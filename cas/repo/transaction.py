@@ -37,6 +37,7 @@ class Transaction:
         self.writer = writer
         self.changes: dict[str, RefChange] = {}
         self.expected: dict[str, CommitId | None] = {}
+        self.on_this_root = False  # what was decided holds for no other root
 
     def ref(self, name: str) -> CommitId | None:
         """Return what a ref points at, as far as this transaction has come."""
@@ -56,7 +57,16 @@ class Transaction:
             del self.changes[name]
 
     def record(self, commit: Commit) -> CommitId:
-        """Write a commit, with the hold that keeps its payload."""
+        """Write a commit, with the hold that keeps its payload.
+
+        Raises NotFoundError when what it names is not there: a parent may have been let go of and
+        collected since it was looked up.
+        """
+        if not self.writer.has(commit.tree):
+            raise NotFoundError("tree", commit.tree.hex())
+        for parent in commit.parents:
+            if not self.writer.has(parent.commit):
+                raise NotFoundError(f"{parent.role} commit", str(parent.commit))
         id = self.writer.commit(commit.to_bytes())
         if commit.payload is not None:
             self.hold(id, commit.payload)
@@ -108,7 +118,7 @@ def _publish(transaction: Transaction, operation: Operation) -> bool:
         if not _stands(repo, base, writer):
             writer.restart()
             return False
-        if any(base.refs.get(name) != old for name, old in transaction.expected.items()):
+        if not _agrees(transaction, base):
             return False
         listed = {info.name for info in base.packs}
         fresh = tuple(info for info in writer.packs.values() if info.name not in listed)
@@ -125,6 +135,13 @@ def _publish(transaction: Transaction, operation: Operation) -> bool:
             consolidate(repo.backend, repo.store.index, os.urandom(16))
         break
     return True
+
+
+def _agrees(transaction: Transaction, base: Root) -> bool:
+    """Say whether what was decided about refs still holds."""
+    if transaction.on_this_root and base.seq != transaction.root.seq:
+        return False
+    return all(base.refs.get(name) == old for name, old in transaction.expected.items())
 
 
 def _stands(repo: Repo, base: Root, writer: ObjectWriter) -> bool:
@@ -166,7 +183,10 @@ def _uninterrupted(action: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="cas-publish")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # while the interpreter ends, Python 3.12 and later start none
+        return action()
     interrupt: KeyboardInterrupt | None = None
     while thread.is_alive():
         try:

@@ -100,6 +100,7 @@ class Segments:
         self._strict = strict
         self._files: dict[str, Segment] = {}
         self._footers: dict[bytes, Segment] = {}
+        self.missing: set[str] = set()  # keys of listed packs that are not there
 
     def files(self) -> list[Segment]:
         """Return the index files; one that is damaged or gone is as good as none."""
@@ -127,6 +128,8 @@ class Segments:
         return replace(Segment.from_bytes(raw), key=key)
 
     def _footer(self, info: PackInfo) -> Segment:
+        if info.key in self.missing:
+            return Segment(b"", (info.name,))
         try:
             footer = read_footer(self._backend, info)
         except CorruptionError:

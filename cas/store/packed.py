@@ -63,7 +63,8 @@ class PackedStore:
                 # A pack was collected since its root was read: the newest one lists others.
                 before, packs = packs, tuple(self._newest())
                 if packs == before:
-                    raise CorruptionError(f"{error.name} is listed, and missing") from error
+                    # A lost pack must not keep anybody from what stands in the others.
+                    self._segments.missing.add(error.name)
             else:
                 return True
         return False
@@ -155,7 +156,16 @@ class PackedStore:
                 if not self.refresh():
                     self._damaged.add((place.pack.name, place.row.offset))
                     problem = CorruptionError(f"{place.pack.key} is listed, and missing")
-        raise problem or NotFoundError(kind.name.lower(), str(id))
+        raise problem or self._nowhere(kind, id)
+
+    def _nowhere(self, kind: Kind, id: ObjectId) -> NotFoundError | CorruptionError:
+        lost = sorted(self._segments.missing)
+        if not lost:
+            return NotFoundError(kind.name.lower(), str(id))
+        return CorruptionError(
+            f"{kind.name.lower()} {id} cannot be found: {lost[0]} is listed, and missing: "
+            "restore it from a copy, and look with `cas fsck`"
+        )
 
     def _decode(self, kind: Kind, place: Place) -> tuple[Buffer, Recipe | None]:
         if place.row.codec == RECIPE:

@@ -76,7 +76,10 @@ def as_params(params: object) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         kind = type(params).__name__
         raise InvalidInputError(f"params are a mapping of names to values, not {kind}: try vars()")
-    return scrub_params(as_data(params))
+    try:
+        return scrub_params(as_data(params))
+    except RecursionError:
+        raise InvalidInputError("params that contain themselves cannot be recorded") from None
 
 
 def as_data(value: object) -> Any:

@@ -21,22 +21,22 @@ from typing import IO, Final, TypeVar
 
 from cas.errors import CasError, InvalidInputError
 from cas.ids import CommitId
-from cas.objects.commit import DATASET, Parent
+from cas.objects.commit import DATASET
 from cas.objects.tree import Entry
 from cas.repo import ingest
 from cas.repo.repo import Repo
-from cas.repo.transaction import Transaction, transact
+from cas.repo.transaction import Transaction
 from cas.tracking.capture import Start
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
-from cas.tracking.inputs import dataset_name, edge_attrs, write_dataset
+from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.journal import read_journal
 from cas.tracking.live import Live
 from cas.tracking.names import make_name
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
+from cas.tracking.record import settings
 from cas.tracking.recovery import joined_journals, log_entry, log_file
 from cas.tracking.secrets import scrub_argv
 from cas.tracking.start import begin
-from cas.tracking.state import parent_frame
 from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
 
 T = TypeVar("T")
@@ -71,8 +71,9 @@ def run_program(
     """
     env = dict(os.environ if variables is None else variables)
     _insist_on(program.argv, cwd, env)
+    named = experiment or settings(repo).get("experiment")
     start = Start(
-        experiment=experiment or make_name(subject(program.argv, cwd), "program"),
+        experiment=named or make_name(subject(program.argv, cwd), "program"),
         params={**argument_params(scrub_argv(program.argv)), **program.params},
         command=program.document(cwd),
     )
@@ -186,9 +187,9 @@ def _track_inputs(live: Live, inputs: Iterable[str], cwd: Path) -> None:
     for given in inputs:
         path = cwd / given
         name = dataset_name(path, None)
-        write = partial(write_dataset, data=path, name=name)
-        id = transact(live.repo, f"dataset {name}", write)
-        live.note(parent_frame(Parent(DATASET, id, "", edge_attrs(path, live.top, None, {}))))
+        attrs = edge_attrs(path, live.top, None, {})
+        write = partial(input_edge, data=path, name=name, role=DATASET, attrs=attrs)
+        live.add_input(f"dataset {name}", write)
 
 
 def _gather(live: Live, program: Program, cwd: Path) -> Iterator[str]:

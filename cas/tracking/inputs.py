@@ -13,7 +13,7 @@ from typing import Any
 
 from cas.errors import InvalidInputError
 from cas.ids import CommitId
-from cas.objects.commit import Commit
+from cas.objects.commit import Commit, Parent
 from cas.objects.document import document
 from cas.objects.manifest import State
 from cas.objects.states import build_state
@@ -63,6 +63,13 @@ def write_dataset(tx: Transaction, data: object, name: str) -> CommitId:
     if REPRODUCTION_VARIABLE not in os.environ:  # a reproduction moves nothing of the user's
         tx.set_ref(f"{DATASETS}{name}", id)
     return id
+
+
+def input_edge(
+    tx: Transaction, data: object, name: str, role: str, attrs: Mapping[str, Any]
+) -> Parent:
+    """Store data as an input and return the edge to it."""
+    return Parent(role, write_dataset(tx, data, name), "", attrs)
 
 
 def edge_attrs(

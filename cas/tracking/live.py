@@ -1,9 +1,9 @@
 """A run while it lives: its state, its journal and the thread that drains into it.
 
-Appending a frame costs microseconds; the thread writes what has come up to the journal at most a
-second behind. Commits go through `record`, one at a time. Errors are raised here; `run` decides
-that they do not reach a training loop. A journal that cannot be written is only told of: the frames
-wait for the next try, and the commit at the end has them anyway.
+Adding points costs microseconds; the thread writes what has come up to the journal at most a second
+behind. All else is rare and is written at once. Commits go through `record`, one at a time. Errors
+are raised here; `run` decides that they do not reach a training loop. A journal that cannot be
+written is only told of: the frames wait for the next try, and the last commit has them anyway.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from cas.errors import CasError, InvalidInputError, TrackingError
 from cas.ids import CommitId
 from cas.objects import canonical
+from cas.objects.commit import Parent
 from cas.objects.tree import Entry
 from cas.repo.layout import JOURNALS
 from cas.repo.repo import Repo
@@ -26,7 +27,7 @@ from cas.tracking.journal import MAX_FRAME, Header, JournalWriter
 from cas.tracking.metrics import POINT, Mark
 from cas.tracking.record import Items, Moment
 from cas.tracking.secrets import valid_text
-from cas.tracking.state import RunState, artifact_frame, open_ref
+from cas.tracking.state import RunState, artifact_frame, open_ref, parent_frame
 
 BEHIND_SECONDS: Final = 0.5
 POINTS: Final = 500_000  # of one metric in one frame, far from the largest that a journal takes
@@ -42,6 +43,7 @@ class Live:
         self.captured: Items = {}
         self.joined = False
         self.tell: Callable[[str], None] = lambda _: None
+        self._author = record.settings(repo).get("author") or repo.who
         self._journal = journal
         self._queue: list[dict[str, Any]] = []
         self._mark: Mark | None = None
@@ -72,6 +74,8 @@ class Live:
             live.capture(capture)
             live._thread.start()
         except BaseException:
+            with suppress(Exception):  # it may have been published before it was interrupted
+                live._take_back()
             live._journal.close(delete=True)
             raise
         return live
@@ -89,13 +93,14 @@ class Live:
         return live
 
     def note(self, frame: Mapping[str, Any]) -> None:
-        """Take one frame: into the state now, into the journal within the second."""
+        """Take one frame, into the state and the journal."""
         # What cannot be written would stop all that comes behind it, so it is refused here.
         if len(canonical.encode(dict(frame))) > MAX_FRAME:
             raise InvalidInputError(f"more than {MAX_FRAME} bytes at once: log them as an artifact")
         with self._lock:
             self.state.apply(frame)
             self._queue.append(dict(frame))
+        self._flush_or_tell()
 
     def add_points(self, points: Mapping[str, object], step: object | None, time: float) -> int:
         """Take one point of each metric, within the second in the journal; return the step."""
@@ -134,6 +139,25 @@ class Live:
             self.note(
                 artifact_frame(path, transact(self.repo, f"artifact {valid_text(path)}", build))
             )
+
+    def add_input(self, what: str, write: Callable[[Transaction], Parent]) -> CommitId:
+        """Store an input and let the draft reach it, then name it in the journal."""
+
+        def build(tx: Transaction) -> Parent:
+            self._catch_up(tx)
+            parent = write(tx)
+            before = self.state.parents
+            self.state.parents = [*before, parent]
+            try:
+                self._draft_in(tx)
+            finally:
+                self.state.parents = before
+            return parent
+
+        with self._turn:
+            parent = transact(self.repo, what, build)
+            self.note(parent_frame(parent))
+        return parent.commit
 
     def checkpoint(
         self, write: Callable[[Transaction], Entry], moment: Moment, details: Mapping[str, Any]
@@ -202,14 +226,12 @@ class Live:
     def discard(self) -> None:
         """Take back a run that never began."""
         self._halt()
-        transact(
-            self.repo, f"discard {self.state.run}", lambda tx: record.drop_draft(tx, self.state)
-        )
+        self._take_back()
         self._journal.close(delete=True)
 
     def moment(self, status: str, step: int | None = None, message: str = "") -> Moment:
         """Return the circumstances of a commit made now."""
-        return Moment(self.repo.clock(), self.repo.who, status, message, step)
+        return Moment(self.repo.clock(), self._author, status, message, step)
 
     def capture(self, capture: Callable[[Transaction], Items]) -> None:
         """Publish the run's draft with what was captured; a joined run adds to its owner's."""
@@ -222,6 +244,14 @@ class Live:
 
         with self._turn:
             transact(self.repo, f"start {self.state.run}", build)
+
+    def _take_back(self) -> None:
+        def build(tx: Transaction) -> None:
+            if tx.ref(self.state.open_ref) == self._draft:
+                record.drop_draft(tx, self.state)
+
+        if self._draft is not None:
+            transact(self.repo, f"discard {self.state.run}", build)
 
     def _draft_in(self, tx: Transaction) -> None:
         self._draft = record.draft(tx, self.state, self.captured, self.moment("running"))

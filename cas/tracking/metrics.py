@@ -73,6 +73,11 @@ class MetricLog:
             self._last_step = max(self._last_step, at)
         return at
 
+    def go_on_after(self, step: int) -> None:
+        """Let the next point without a step be one further than this, or than the furthest."""
+        with self._lock:
+            self._last_step = max(self._last_step, step)
+
     def mark(self) -> Mark:
         """Return how far the log has come."""
         with self._lock:

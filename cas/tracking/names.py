@@ -20,7 +20,9 @@ def check_name(text: str, what: str) -> str:
     problem = _problem(name, what)
     if problem:
         allowed = f"letters, digits, '.', '_' and '-'{'' if what == 'run' else ', parts by /'}"
-        raise InvalidInputError(f"{text!r} cannot name a {what}: it {problem} (allowed: {allowed})")
+        article = "an" if what[0] in "aeiou" else "a"
+        told = f"{text!r} cannot name {article} {what}: it {problem}"
+        raise InvalidInputError(f"{told} (allowed: {allowed})")
     return name
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from cas.errors import CorruptionError
+from cas.errors import CasError, CorruptionError
 from cas.ids import CommitId, ObjectId, TreeId
 from cas.objects import canonical
 from cas.objects.commit import (
     CHECKPOINT,
     DRAFT,
+    MODES,
     PREVIOUS,
     RUN,
     Commit,
@@ -26,7 +27,7 @@ from cas.objects.commit import (
 from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, TreeSummary
-from cas.repo import ingest
+from cas.repo import config, ingest
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
@@ -84,10 +85,27 @@ def drafted_artifacts(repo: Repo, draft: CommitId) -> Items:
     return dict(named_entry(frame) for frame in frames if isinstance(frame, dict))
 
 
+def settings(repo: Repo) -> dict[str, str]:
+    """Return what the repository is set to; a config that cannot be read sets nothing."""
+    try:
+        return {key: value for key, value in config.load(repo).items() if isinstance(value, str)}
+    except (CasError, OSError):
+        return {}
+
+
+def chosen_monitor(repo: Repo) -> tuple[str | None, str | None]:
+    """Return the metric and the mode that the repository is set to."""
+    told = settings(repo)
+    mode = told.get("mode")
+    return told.get("monitor"), mode if mode in MODES else None
+
+
 def draft(tx: Transaction, state: RunState, captured: Items, moment: Moment) -> CommitId:
-    """Write the run's draft: what was captured, and all artifacts so far, others' included."""
+    """Write the run's draft: what was captured, all artifacts and inputs so far, others' too."""
     old = tx.ref(state.open_ref)
     artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
+    parents = list(tx.repo.commit(old).parents) if old is not None else []
+    parents += [parent for parent in state.parents if parent not in parents]
     small, large = split_artifacts(artifacts)
     items = captured | small
     items["params.json"] = _document(tx.writer, "params.json", state.params)
@@ -97,7 +115,8 @@ def draft(tx: Transaction, state: RunState, captured: Items, moment: Moment) -> 
         items[ARTIFACT_LIST] = ingest.file_entry(tx.writer, ARTIFACT_LIST.encode(), listed)
     tree = _tree(tx, items)
     payload = _tree(tx, large).id if large else None
-    id = tx.record(replace(_commit(DRAFT, tree.id, state, moment), payload=payload))
+    commit = _commit(DRAFT, tree.id, state, moment)
+    id = tx.record(replace(commit, payload=payload, parents=tuple(parents)))
     if old is not None and old != id:
         tx.set_ref(f"{HOLDS}{old}", None)
     tx.set_ref(state.open_ref, id)
@@ -115,12 +134,14 @@ def checkpoint(
     details: Mapping[str, Any],
 ) -> CommitId:
     """Write a checkpoint: the state as payload, the points since the commit before as record."""
+    # What was captured at the start counts where the run ends, not once for each checkpoint.
+    captured_bytes = sum(item.size for item in items.values())
     items = items | _results(tx.writer, state, *points)
     items["checkpoint.json"] = _document(tx.writer, "checkpoint.json", dict(details))
     tree = _tree(tx, items)
     payload = ingest.nest(tx.writer, [(b"state", entry)])
     commit = replace(_commit(CHECKPOINT, tree.id, state, moment), payload=payload.id)
-    return _publish(tx, state, commit, tree.size + payload.size)
+    return _publish(tx, state, commit, tree.size + payload.size - captured_bytes)
 
 
 def finish(
@@ -223,7 +244,7 @@ def _commit(kind: str, tree: TreeId, state: RunState, moment: Moment) -> Commit:
 
 def _monitored(state: RunState) -> Monitor | None:
     summary = state.metrics.summary()
-    found = monitor(summary)
+    found = monitor(summary, *state.chosen)
     if found is None:
         return None
     metric, mode = found

@@ -122,7 +122,7 @@ def _commit_lost(repo: Repo, lost: OpenRun, uid: bytes, parts: list[Path]) -> bo
     from cas.repo.transaction import Transaction, transact
     from cas.tracking import record
 
-    state = RunState(lost.run, lost.ref, uid)
+    state = RunState(lost.run, lost.ref, uid, chosen=record.chosen_monitor(repo))
     for path in parts:
         journal = read_journal(path)
         state.replay(frame for frame in journal.frames if path == lost.path or not _ends(frame))

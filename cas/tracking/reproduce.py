@@ -40,8 +40,8 @@ from cas.repo.transaction import Transaction, transact
 from cas.tracking.ending import FINISHED
 from cas.tracking.environment import variables
 from cas.tracking.execute import STDERR, run_program
-from cas.tracking.layout import Input, Layout, lay_out
 from cas.tracking.program import Program
+from cas.tracking.rebuild import Input, Rebuilt, rebuild
 from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import REMOVED
 from cas.tracking.state import open_ref
@@ -72,7 +72,7 @@ class Plan:
     @property
     def shown(self) -> str:
         """The command, as a person would type it."""
-        return Layout(Path(), Path(), self.command, self.entry).shown
+        return Rebuilt(Path(), Path(), self.command, self.entry).shown
 
 
 def plan(repo: Repo, id: CommitId) -> Plan:
@@ -165,11 +165,17 @@ def _again(
     """Run it again; return the new finishing commit, or how far it came."""
     stage = "inputs"
     try:
-        code, command, inputs = planned.code, planned.command, planned.inputs
-        layout = lay_out(repo, Layout.within(folder, command, planned.entry, inputs), code, inputs)
-        tell(f"running {layout.shown} in {layout.cwd}")
+        place = Rebuilt.within(
+            folder,
+            planned.command,
+            entry=planned.entry,
+            inputs=planned.inputs,
+            before=planned.top,
+        )
+        rebuild(repo, place, planned.code, planned.inputs)
+        tell(f"running {place.shown} in {place.cwd}")
         stage = "start"
-        exit_code = _start(repo, planned, under, layout, python)
+        exit_code = _start(repo, planned, under, place, python)
     except CasError as error:
         return Verdict(FAILED, stage=stage, differences=(str(error),)), None
     with suppress(CasError):  # one that was killed is committed too
@@ -185,14 +191,14 @@ def _again(
     return Verdict(IDENTICAL), again
 
 
-def _start(repo: Repo, planned: Plan, under: str, layout: Layout, python: str) -> int:
+def _start(repo: Repo, planned: Plan, under: str, place: Rebuilt, python: str) -> int:
     """Run the command to its end; what it prints goes to standard error."""
     env = {key: value for key, value in os.environ.items() if key != JOIN_VARIABLE}
     for name in variables(env):
         del env[name]  # one that was not set is not set now
     if env.get("PYTHONPATH") and planned.top:
         # What it leads to in the user's folder is the code as it is now, not as it was.
-        moved = [_moved(one, planned.top, layout.top) for one in env["PYTHONPATH"].split(":")]
+        moved = [_moved(one, planned.top, place.top) for one in env["PYTHONPATH"].split(":")]
         env["PYTHONPATH"] = ":".join(moved)
     env |= planned.variables
     env |= {
@@ -201,15 +207,15 @@ def _start(repo: Repo, planned: Plan, under: str, layout: Layout, python: str) -
         ORIGINAL_VARIABLE: str(planned.original),
     }
     if planned.command["kind"] == "command":
-        program = replace(Program.from_document(planned.command), argv=tuple(layout.argv(python)))
+        program = replace(Program.from_document(planned.command), argv=tuple(place.argv(python)))
         experiment = planned.run.rpartition("/")[0]
         with _environment(env):
             return run_program(
-                repo, program, experiment, layout.cwd, output=(STDERR, STDERR)
+                repo, program, experiment, place.cwd, output=(STDERR, STDERR)
             ).exit_code
     try:
         done = subprocess.run(
-            layout.argv(python), cwd=layout.cwd, env=env, stdout=STDERR, check=False
+            place.argv(python), cwd=place.cwd, env=env, stdout=STDERR, check=False
         )
     except OSError as error:
         raise InvalidInputError(f"cannot run {python}: {error.strerror}") from error

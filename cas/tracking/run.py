@@ -19,20 +19,21 @@ from cas.errors import CasError, InvalidInputError, NotFoundError, TrackingError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, DATASET, RESUMED_FROM, Commit, Parent
 from cas.objects.tree import Entry
+from cas.plain import human_bytes
 from cas.repo import ingest
 from cas.repo.choice import choose, segment
 from cas.repo.repo import Repo
-from cas.repo.transaction import Transaction, transact
+from cas.repo.transaction import Transaction
 from cas.tracking import ending, frameworks, rng
 from cas.tracking.capture import Start, as_data, as_params
 from cas.tracking.checkpoint import Checkpoint, checkpoint_at, gather, load, restore, write_state
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
-from cas.tracking.inputs import dataset_name, edge_attrs, write_dataset
+from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.live import Live
 from cas.tracking.record import Items
+from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
 from cas.tracking.start import begin, forked_from, open_repo
-from cas.tracking.state import parent_frame
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +75,8 @@ def fork(
 ) -> "Run":
     """Start a run from a checkpoint: its params, overridden by `params`, and an edge to it.
 
-    A run stands for its newest checkpoint. `run.load_checkpoint(model=…)` then loads it.
+    A run stands for its newest checkpoint. `run.load_checkpoint(model=…)` then loads it. Metrics
+    without a step go on after the checkpoint's last one.
     """
     opened, made = open_repo(repo, clock)
     base = forked_from(opened, rev)
@@ -89,7 +91,16 @@ def fork(
         notes=notes,
         parents=(Parent(RESUMED_FROM, base),),
     )
-    return _started(start, opened, made)
+    run = _started(start, opened, made)
+    run._live.state.metrics.go_on_after(_last_step(opened, commit))
+    return run
+
+
+def _last_step(repo: Repo, commit: Commit) -> int:
+    """Return the furthest step that was logged up to a checkpoint, -1 for none."""
+    summary = repo.document(commit.tree, "summary.json")
+    told = summary.values() if isinstance(summary, dict) else ()
+    return max((one["last_step"] for one in told if "last_step" in one), default=-1)
 
 
 def clock() -> int:
@@ -100,10 +111,14 @@ def clock() -> int:
 def _started(start: Start, repo: Repo, made: bool) -> "Run":
     if made:
         _say(f"created repository {repo.path}")
+    with suppress(CasError, OSError):  # it hinders no other run, and the next command says why
+        for run in recover_lost(repo):
+            _say(f"{run} ended without a finish: committed as crashed")
     if start.seed is not None:
         rng.seed_all(start.seed, frameworks.loaded())
     live = begin(repo, start)
-    _say(f"run {live.state.run} in {repo.path}")
+    if not live.joined:  # `cas run` has said it
+        _say(f"run {live.state.run} in {repo.path}")
     return Run(live)
 
 
@@ -190,10 +205,10 @@ class Run:
         Equal data is one commit for all runs; split, role and metadata stand on the edge.
         """
         known = dataset_name(data, name)
-        id = transact(self.repo, f"dataset {known}", lambda tx: write_dataset(tx, data, known))
         attrs = edge_attrs(data, self._live.top, split, as_params(metadata or {}))
-        self._live.note(parent_frame(Parent(role, id, "", attrs)))
-        return id
+        return self._live.add_input(
+            f"dataset {known}", lambda tx: input_edge(tx, data, known, role, attrs)
+        )
 
     @_guarded
     def save_checkpoint(
@@ -350,7 +365,7 @@ def _documents(tx: Transaction, texts: Mapping[str, str]) -> Items:
 def _stored(commits: Sequence[Commit]) -> str:
     volumes = [commit.volume for commit in commits if commit.volume is not None]
     given, stored = sum(v.given_bytes for v in volumes), sum(v.stored_bytes for v in volumes)
-    return f"stored {stored / 1e6:.1f} MB of {given / 1e6:.1f} MB"
+    return f"stored {human_bytes(stored)} of {human_bytes(given)}"
 
 
 def _say(text: str) -> None:

@@ -85,11 +85,16 @@ class Source:
     problems: tuple[str, ...] = ()
 
 
-def capture_source(entry: Path | None, cwd: Path, *, limits: Limits | None = None) -> Source:
-    """Return the code around the entry point, or around `cwd` when that is nobody's project."""
+def capture_source(
+    entry: Path | None, cwd: Path, *, program: bool = False, limits: Limits | None = None
+) -> Source:
+    """Return the code around the entry point, or around `cwd` when that is nobody's project.
+
+    With `program` it is one that the user started in its folder, whether or not it is a file there.
+    """
     limits = limits or Limits()
     try:
-        return _capture(_own(entry), Path(os.path.abspath(cwd)), limits)
+        return _capture(_own(entry), Path(os.path.abspath(cwd)), limits, program=program)
     except (OSError, ValueError) as error:
         return Source(cwd, ".", problems=(f"the code could not be captured: {error}",))
 
@@ -108,7 +113,7 @@ def read_source(file: SourceFile, *, limit: int = MAX_FILE) -> bytes:
         raise NotFoundError("source file", str(file.absolute), error.strerror or "") from error
 
 
-def _capture(entry: Path | None, cwd: Path, limits: Limits) -> Source:
+def _capture(entry: Path | None, cwd: Path, limits: Limits, *, program: bool) -> Source:
     places = dict.fromkeys([entry.parent, cwd] if entry else [cwd])
     problems: list[str] = []
     for place in places:
@@ -117,10 +122,12 @@ def _capture(entry: Path | None, cwd: Path, limits: Limits) -> Source:
         if state.top is not None:
             source = _from_git(state, state.top, limits)
             return _completed(source, entry, cwd, problems)
+    if entry is None and program:
+        return _completed(_from_folder(cwd, None, limits), None, cwd, problems)
     if entry is None:
         problems.append("no script and no git repository: no code was captured")
         return _completed(Source(cwd, "."), None, cwd, problems)
-    return _completed(_from_folder(entry, limits), entry, cwd, problems)
+    return _completed(_from_folder(entry.parent, entry, limits), entry, cwd, problems)
 
 
 def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
@@ -131,15 +138,15 @@ def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
     return Source(top, None, files, _listed([*nested, *left_out, *cut]), info)
 
 
-def _from_folder(entry: Path, limits: Limits) -> Source:
-    paths, cut = _bounded(list(_walk(entry.parent, limits.visited)), limits)
+def _from_folder(folder: Path, entry: Path | None, limits: Limits) -> Source:
+    paths, cut = _bounded(list(_walk(folder, limits.visited)), limits)
     chosen = [
         file
-        for file in _described(entry.parent, paths)
+        for file in _described(folder, paths)
         if file.absolute == entry or _is_code(file.path, file.size, limits)
     ]
     files, left_out = _select(chosen, limits)
-    return Source(entry.parent, None, files, _listed([*left_out, *cut]))
+    return Source(folder, None, files, _listed([*left_out, *cut]))
 
 
 def _bounded(paths: Sequence[bytes], limits: Limits) -> tuple[Sequence[bytes], list[LeftOut]]:

@@ -34,7 +34,7 @@ from cas.tracking.command import default_experiment, entry_point
 from cas.tracking.environment import user
 from cas.tracking.live import Live
 from cas.tracking.names import check_name, two_words
-from cas.tracking.record import Items
+from cas.tracking.record import Items, chosen_monitor, settings
 from cas.tracking.source import Source, capture_source
 from cas.tracking.state import RunState, open_ref, parent_frame
 from cas.tracking.variables import (
@@ -88,7 +88,7 @@ def begin(repo: Repo, start: Start, *, entry: Path | None = None, cwd: Path | No
     ordinal = next(_ordinals) if own else 0
     frames = [{"t": "params", "params": as_params(start.params)}] if start.params else []
     frames += map(parent_frame, start.parents)
-    source = capture_source(entry_point() if own else entry, here)
+    source = capture_source(entry_point() if own else entry, here, program=not own)
     live = _joined(repo, source, ordinal) if own and JOIN_VARIABLE in os.environ else None
     again = _reproduced(repo, ordinal)
     first = live is None or "rng" not in live.captured
@@ -127,7 +127,7 @@ def forked_from(repo: Repo, rev: str) -> CommitId:
 def _joined(repo: Repo, source: Source, ordinal: int) -> Live | None:
     """Continue the run of `cas run`, named by uid, ref and name."""
     uid, ref, run = os.environ[JOIN_VARIABLE].split(" ", 2)
-    state = RunState(run, ref, bytes.fromhex(uid))
+    state = RunState(run, ref, bytes.fromhex(uid), chosen=chosen_monitor(repo))
     if state.open_ref not in repo.refresh().refs:
         return None
     tip = repo.root.refs.get(ref)
@@ -147,7 +147,8 @@ def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object
 
 def _fresh(repo: Repo, start: Start, ordinal: int, begin_as: Callable[[RunState], Live]) -> Live:
     """Begin a run under the first name that is free."""
-    experiment = check_name(start.experiment or default_experiment(), "experiment")
+    told = start.experiment or settings(repo).get("experiment") or default_experiment()
+    experiment = check_name(told, "experiment")
     named = check_name(start.name, "run") if start.name else None
     under = os.environ.get(REPRODUCTION_VARIABLE)
     for name in _names(named, once=under is not None):
@@ -156,7 +157,8 @@ def _fresh(repo: Repo, start: Start, ordinal: int, begin_as: Callable[[RunState]
         if _taken(repo.refresh(), ref):
             continue
         try:
-            return begin_as(RunState(run, ref, os.urandom(16)))
+            chosen = chosen_monitor(repo)
+            return begin_as(RunState(run, ref, os.urandom(16), chosen=chosen))
         except ConflictError as error:
             if error.name != ref:
                 raise

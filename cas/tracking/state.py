@@ -32,22 +32,26 @@ class RunState:
     seq: int = 0
     position: int = 0
     status: str | None = None
+    chosen: tuple[str | None, str | None] = (None, None)  # metric and mode that the user monitors
 
     def apply(self, frame: Mapping[str, Any]) -> None:
-        """Take one frame; a type that this version does not know is passed over."""
+        """Take one frame; a type that this version does not know is passed over.
+
+        What another thread may be reading is never changed, but replaced.
+        """
         match frame["t"]:
             case "params":
-                self.params |= frame["params"]
+                self.params = self.params | frame["params"]
             case "points":
                 self.metrics.replay([frame])
             case "parent":
                 commit = CommitId(ObjectId(frame["commit"]))
                 parent = Parent(frame["role"], commit, frame["path"], frame["attrs"])
                 if parent not in self.parents:
-                    self.parents.append(parent)
+                    self.parents = [*self.parents, parent]
             case "artifact":
                 path, entry = named_entry(frame)
-                self.artifacts[path] = entry
+                self.artifacts = {**self.artifacts, path: entry}
             case "commit":
                 self.tip, self.seq = CommitId(ObjectId(frame["commit"])), frame["seq"]
             case "finish":

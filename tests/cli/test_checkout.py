@@ -20,7 +20,7 @@ def test_a_persons_commit_gives_its_paths(cas: Cas, head: Repo, place: Path) -> 
     told = cas("checkout", "HEAD", "--to", "out", "--json").json
     assert sorted(path.name for path in (place / "out").rglob("*")) == ["a.txt", "b.txt", "d"]
     assert (place / "out" / "d" / "b.txt").read_bytes() == b"b"
-    assert told["bytes"] == 2
+    assert told["size_bytes"] == 2
     assert cas("checkout", "HEAD", "--to", "out", "--json").json["written"] == 0
 
 

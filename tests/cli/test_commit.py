@@ -103,7 +103,7 @@ def test_the_author_is_a_setting(cas: Cas, repo: Repo, place: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("missing", 2, "missing"),
+        ("missing", 3, "missing"),
         ("x -p lr", 2, "NAME=VALUE"),
         ("x --metric acc=high", 2, "number"),
         ("x --parent dataset=nope", 3, "nope"),

@@ -157,3 +157,7 @@ def test_what_cannot_be_named_is_one_line(cas: Cas, repo: Repo, place: Path) -> 
     id = str(make(repo))
     assert cas("diff", "nothing", id).code == 3
     assert cas("diff", f"{id}:code", id).code == 2
+
+
+def test_one_form_at_a_time(cas: Cas, repo: Repo) -> None:
+    assert cas("diff", "HEAD", "--stat", "--code").code == 2

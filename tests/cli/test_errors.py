@@ -80,7 +80,9 @@ def test_a_damaged_root(cas: Cas, repo: Repo) -> None:
     commit_files(repo, {"a": b"1"})
     newest = max((repo.path / "roots").iterdir())
     damage(newest, -1)
-    assert cas("log").code == 7
+    result = cas("log")
+    assert result.code == 7
+    assert "cas fsck" in result.err
 
 
 @pytest.mark.parametrize(

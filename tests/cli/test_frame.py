@@ -202,3 +202,72 @@ def test_a_full_disk_behind_standard_output(repo: Repo, place: Path) -> None:
 def test_without_a_terminal_there_are_no_colours(cas: Cas, repo: Repo) -> None:
     assert Session().colour is False
     assert "\x1b" not in cas("status").out
+
+
+def test_an_empty_dash_c_stays_here_as_in_git(cas: Cas, repo: Repo) -> None:
+    assert cas("-C", "", "status", "--json").json["path"] == str(repo.path)
+
+
+def test_a_word_that_nobody_can_read_is_told_by_its_ends(cas: Cas, repo: Repo) -> None:
+    result = cas("show", f"begin{'x' * 5000}end")
+    assert result.code == 3
+    assert len(result.err) < 400
+    assert "begin" in result.err
+    assert "xend" in result.err
+
+
+def test_in_a_folder_that_is_gone(
+    cas: Cas, place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path_factory.mktemp("gone")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = cas("log")
+    assert result.code == 3
+    assert "was deleted" in result.err
+    monkeypatch.chdir(place)
+
+
+def test_where_cas_dir_leads_is_said(
+    cas: Cas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAS_DIR", "/nowhere")
+    result = cas("log")
+    assert result.code == 3
+    assert "/nowhere, as CAS_DIR says" in result.err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(place: Path, closed: str) -> None:
+    (place / "x").write_bytes(b"data")
+    cas = f"{sys.executable} -m cas"
+    script = f"{cas} init {closed} && {cas} commit x {closed} && {cas} fsck --full"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "all is well" in done.stdout
+    assert "error" not in done.stderr
+
+
+def test_empty_names_are_no_names(cas: Cas, repo: Repo) -> None:
+    for line in (["commit", ""], ["checkout", "HEAD", "--to", ""], ["whence", ""]):
+        result = cas(*line)
+        assert (result.code, "empty" in result.err) == (2, True), line
+    for line in (["-e", "", "true"], ["-o", "", "true"], ["-i", "", "true"], ["--", ""]):
+        result = cas("run", *line)
+        assert (result.code, "empty" in result.err) == (2, True), line
+    assert repo.refresh().refs == {}
+
+
+def test_an_option_that_run_does_not_know_is_no_program(cas: Cas, repo: Repo) -> None:
+    result = cas("run", "--bogus", "--", "true")
+    assert result.code == 2
+    assert "option" in result.err.lower()
+
+
+@pytest.mark.parametrize(
+    "options", [["--tolerance", "nan"], ["--tolerance", "inf"], ["--python", "nowhere"]]
+)
+def test_a_wrong_call_makes_no_verdict(cas: Cas, repo: Repo, options: list[str]) -> None:
+    result = cas("reproduce", "HEAD", *options)
+    assert result.code == 2
+    assert options[0] in result.err

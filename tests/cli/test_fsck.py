@@ -61,7 +61,7 @@ def test_an_empty_repository(cas: Cas, repo: Repo) -> None:
         "checked": {
             "roots": 1,
             "packs": 0,
-            "bytes": 0,
+            "size_bytes": 0,
             "objects": 0,
             "commits": 0,
             "refs": 0,

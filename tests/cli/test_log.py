@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cas.cli.session import Session
 from cas.objects.commit import Parent
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
@@ -63,7 +64,7 @@ def test_json_says_the_same(cas: Cas, runs: dict[str, RunBuilder]) -> None:
     two, one = cas("log", "--json").json
     assert one["id"] == str(runs["one"].ids[-1])
     assert (one["run"], one["last"], one["best"]) == ("digits/brave-otter", 0.3, 0.2)
-    assert (two["checkpoints"], two["kept"]) == (4, 4)
+    assert (two["checkpoints"], two["kept_checkpoints"]) == (4, 4)
 
 
 def test_a_revision_is_followed_back(cas: Cas, runs: dict[str, RunBuilder]) -> None:
@@ -110,3 +111,50 @@ def test_metrics_that_json_has_no_numbers_for(cas: Cas, repo: Repo) -> None:
     RunBuilder(repo, "e/run").checkpoint(0, {}, value=float("nan"))
     assert cas("log", "--json").json[0]["last"] == "NaN"
     assert "nan" in cas("log").out
+
+
+def test_a_graph_of_an_experiment_and_of_a_run_without_checkpoints(cas: Cas, repo: Repo) -> None:
+    data = Parent("dataset", commit_files(repo, {"d": b""}, ref="datasets/d", kind="input"))
+    RunBuilder(repo, "a/one", (data,)).finish()
+    RunBuilder(repo, "b/two", (data,)).finish()
+    lines = cas("log", "--graph", "a").lines
+    assert lines[0].split() == ["*", "a/one", "finished", "-", "0", "checkpoints,", "0", "kept"]
+    assert lines[1:] == ["|  dataset d", lines[2]]
+    assert "b/two" not in "".join(lines)
+    assert cas("log", "--graph", "c").code == 3
+
+
+def test_a_graph_says_how_a_run_ended_that_it_shows_in_part(
+    cas: Cas, runs: dict[str, RunBuilder]
+) -> None:
+    lines = cas("log", "--graph", "digits/calm-fox").lines
+    (partial,) = [line for line in lines if "digits/brave-otter  " in line]
+    assert "finished" in partial
+    assert "2 checkpoints" in partial
+
+
+def test_none_of_the_runs_is_not_no_runs(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    assert cas("log", "-n", "0").err == ""
+    assert cas("log", "--graph", "-n", "0").err == ""
+
+
+def test_a_narrow_terminal(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    session = Session()
+    session.width, session.terminal, session.colour = 80, True, False
+    first, second = cas("log", session=session).lines
+    assert max(len(first), len(second)) <= 80
+    assert "loss 0.3  2/3 kept" in second
+    assert second.endswith(runs["one"].ids[-1].short)
+    session = Session()
+    session.width = 20
+    lines = cas("log", "--graph", session=session).lines
+    assert {len(line) for line in lines} <= set(range(21))
+    assert lines[0] == "*  digits/calm-fox …"
+
+
+def test_times_in_json_are_text(cas: Cas, runs: dict[str, RunBuilder]) -> None:
+    nodes = cas("log", "--graph", "--json").json
+    assert [node["line"] and node["line"]["time"] for node in nodes] == [
+        None if node["run"] is None else node["time"] for node in nodes
+    ]
+    assert [node["run"] for node in nodes] == ["digits/calm-fox", "digits/brave-otter", None]

@@ -41,7 +41,7 @@ def test_payload_comes_before_record_and_folders_in_both_are_one(cas: Cas, repo:
     assert list(rows) == ["artifacts", "artifacts/large", "artifacts/small", "params.json"]
     assert rows["artifacts"]["parts"] == ["payload", "record"]
     assert rows["artifacts"]["id"] is None
-    assert rows["artifacts"]["bytes"] == 3
+    assert rows["artifacts"]["size_bytes"] == 3
     assert rows["params.json"]["id"] == str(blob_id(b"mine"))
     assert [row["path"] for row in cas("ls", "HEAD:artifacts", "--json").json] == [
         "artifacts/large",

@@ -83,10 +83,10 @@ def test_gc_frees_at_once_what_the_plan_said(cas: Cas, repo: Repo, runs: list[Ru
     before = sum(pack_files(repo).values())
     told = cas("prune", "--keep-min", "loss=1", "--yes", "--gc", "--json").json
     assert told["done"]
-    assert (told["dropped"], told["kept"]) == (4, 2)
+    assert (told["dropped_checkpoints"], told["kept_checkpoints"]) == (4, 2)
     assert told["gc"]["freed_bytes"] == told["freed_bytes"]
     assert told["freed_bytes"] == before - sum(pack_files(repo).values()) > 1_200_000
-    row = next(row for row in told["checkpoints"] if row["keep"])
+    row = next(row for row in told["decisions"] if row["keep"])
     assert row["reasons"] == ["lowest 1 by loss"]
     assert row["given_bytes"] == 300_000
     assert cas("fsck", "--full").code == 0

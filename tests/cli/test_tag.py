@@ -48,3 +48,12 @@ def test_a_checkpoint_can_be_tagged(cas: Cas, repo: Repo) -> None:
     RunBuilder(repo, "e/run").checkpoint(4, {}, value=0.5)
     cas("tag", "best", "e@best")
     assert cas("tag").lines[0].split()[2:] == ["e/run", "step", "4"]
+
+
+def test_what_cannot_be_a_tag(cas: Cas, repo: Repo) -> None:
+    commit_files(repo, {"a": b"1"})
+    for name in ("HEAD", "a b", "../x", ""):
+        result = cas("tag", "--", name)
+        assert result.code == 2, name
+        assert "tags/" not in result.err
+    assert not [ref for ref in repo.refresh().refs if ref.startswith("tags/")]

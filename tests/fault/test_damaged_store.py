@@ -481,6 +481,19 @@ class TestObjects:
         with pytest.raises(CorruptionError, match="has 2 bytes instead of 3"):
             shelf.store.read(Kind.BLOB, id)
 
+    def test_a_pack_that_is_gone_keeps_nobody_from_the_others(self) -> None:
+        shelf = Shelf()
+        kept, lost = shelf.writer(), shelf.writer()
+        here, gone = kept.blob(b"hello"), lost.blob(b"world")
+        shelf.publish(kept)
+        (info,) = shelf.publish(lost)
+        shelf.backend.delete(info.key)
+        fresh = PackedStore(shelf.backend, lambda: shelf.packs)
+        assert fresh.read(Kind.BLOB, here) == b"hello"
+        assert fresh.locate(gone) is None
+        with pytest.raises(CorruptionError, match=f"{info.key} is listed, and missing"):
+            fresh.read(Kind.BLOB, gone)
+
     def test_a_pack_that_is_gone_is_told_with_its_name(self) -> None:
         shelf = Shelf()
         writer = shelf.writer()

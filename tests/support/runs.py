@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from cas.ids import CommitId, ManifestId, ObjectId
+from cas.lineage.verdict import Verdict
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series
 from cas.repo.choice import segment
 from cas.repo.place import find
 from cas.repo.repo import Repo
+from cas.repo.revision import resolve
+from cas.tracking import reproduce
 from tests.support.builders import Clock
 
 CAS = Path(sys.executable).parent / "cas"
@@ -166,3 +169,36 @@ def listing(folder: Path) -> dict[str, tuple[int, int, bytes]]:
         )
         for path in sorted(folder.rglob("*"))
     }
+
+
+# Its seed and a number in its data can be changed from outside; its results depend on both.
+TRAIN = """
+import random
+seed = int(open(os.environ["SEED_FILE"]).read()) if "SEED_FILE" in os.environ else 1
+with cas.track("a", name="x", seed=seed) as run:
+    run.track_dataset("data/x.csv")
+    run.track_dataset("../shared.csv")
+    rows = [float(row) for row in open("data/x.csv")] + [float(open("../shared.csv").read())]
+    for step in range(4):
+        run.log({"loss": random.random() + rows[step] / 10, "steady": 1})
+        run.save_checkpoint(model={"w": [random.random(), rows]}, step=step)
+    open("out.txt", "w").write(str(random.random()))
+    run.log_artifact("out.txt")
+"""
+
+
+def project(folder: Path) -> Path:
+    """Write `TRAIN` and its data."""
+    (folder / "data").mkdir()
+    (folder / "data" / "x.csv").write_text("1\n2\n3\n")
+    (folder.parent / "shared.csv").write_text("4\n")
+    script(folder, TRAIN)
+    return folder
+
+
+def reproduced(folder: Path, rev: str = "", **options: Any) -> tuple[Verdict, Commit]:
+    """Reproduce the only run, or a revision; return the verdict and its commit."""
+    repo = opened(folder)
+    id = resolve(repo, rev) if rev else only_run(repo)[0]
+    verdict, commit = reproduce.execute(repo, reproduce.plan(repo, id), **options)
+    return verdict, repo.commit(commit)

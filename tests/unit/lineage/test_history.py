@@ -148,4 +148,11 @@ def test_runs_that_came_from_each_other_in_turn_still_have_an_order(repo: Repo) 
 def test_the_graph_of_a_revision_is_what_it_came_from(repo: Repo) -> None:
     one = train(repo, "e/one", [0.1])
     train(repo, "e/two", [0.1])
-    assert [node.id for node in graph(repo, tip=one.ids[0])] == [one.ids[0]]
+    assert [node.id for node in graph(repo, tips=[one.ids[0]])] == [one.ids[0]]
+
+
+def test_a_live_run_is_one_node_whether_it_has_checkpoints_or_only_its_draft(repo: Repo) -> None:
+    commit_files(repo, {"a": b"1"}, ref="open/e/young", kind="draft")
+    commit_files(repo, {"a": b"2"}, ref="open/e/run", kind="draft")
+    RunBuilder(repo, "e/run").checkpoint(0, {"w": noise(0, 100)}, value=0.5)
+    assert sorted(node.refs for node in graph(repo)) == [("open/e/young",), ("runs/e/run",)]

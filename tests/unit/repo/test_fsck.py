@@ -310,3 +310,10 @@ def test_it_changes_nothing(repo: Repo) -> None:
     look(repo)
     assert files() == before
     assert repo.backend.read(FORMAT, [WHOLE])
+
+
+def test_a_newest_root_that_is_gone_is_an_error(repo: Repo) -> None:
+    newest = repo.refresh().seq
+    repo.backend.delete(root_key(newest))
+    found = look(reopened(repo))
+    assert [f.name for f in found if f.severity == fsck.ERROR] == [root_key(newest)]

@@ -72,6 +72,15 @@ class TestConsolidate:
         assert written <= UNCOVERED * 16 * 5
         assert len(list(shelf.backend.scan("index/"))) <= 5
 
+    def test_a_long_lived_store_lets_go_of_what_was_merged(self, shelf: Shelf) -> None:
+        for number in range(UNCOVERED * 8):
+            add(shelf, number)
+            consolidate(shelf.backend, shelf.store.index, number.to_bytes(16, "big"))
+        add(shelf, UNCOVERED * 8)
+        there = {info.key for info in shelf.backend.scan("index/")}
+        assert set(shelf.store._segments._files) == there
+        assert len(shelf.store._segments._footers) < UNCOVERED
+
     def test_what_was_merged_goes_and_what_was_left_is_passed_over(self, shelf: Shelf) -> None:
         ids = [add(shelf, number) for number in range(UNCOVERED)]
         small = merge(shelf.store.index.segments[:3])

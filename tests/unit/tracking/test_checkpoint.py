@@ -157,6 +157,19 @@ def test_a_fork_has_the_params_and_the_edge_of_its_checkpoint(here: Path) -> Non
     assert cas.fork("a/x~2", experiment="z").name.startswith("z/")
 
 
+def test_the_steps_of_a_fork_go_on_after_its_checkpoint(here: Path) -> None:
+    with cas.track("a", name="x") as run:
+        for _ in range(3):
+            run.log({"loss": 1.0})
+        run.save_checkpoint(model={}, step=1)
+        run.log({"loss": 9.0})
+    with cas.fork("a/x~1", name="y") as fork:
+        fork.log({"loss": 0.5})
+    repo = opened(here)
+    commit = repo.commit(repo.root.refs["runs/a/y"])
+    assert points(repo, commit) == {"loss": [(3, 0.5)]}
+
+
 def test_a_checkpoint_has_the_points_since_the_one_before(here: Path) -> None:
     run = cas.track("a")
     run.log({"x": 0})

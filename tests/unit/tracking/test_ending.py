@@ -315,3 +315,15 @@ def test_neither_a_home_nor_git_is_needed(here: Path) -> None:
     _, commit = only_run(repo)
     assert "git cannot be started" in text(repo, commit, "host.json")
     assert text(repo, commit, "code/train.py").startswith("import os")
+
+
+def test_a_run_ends_well_where_no_thread_can_be_started_any_more(here: Path) -> None:
+    # As in Python 3.12 and later, once the interpreter has begun to end.
+    path = script(
+        here,
+        "import atexit, threading\nrun = cas.track('a')\nrun.log({'x': 1})\n"
+        "def boom(self):\n    raise RuntimeError('no new thread at interpreter shutdown')\n"
+        "atexit.register(setattr, threading.Thread, 'start', boom)\n",
+    )
+    assert "cas: finished a/" in python(here, path).stderr
+    assert points(opened(here), only_run(opened(here))[1]) == {"x": [(0, 1.0)]}

@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 
 import cas
-from cas.errors import InvalidInputError, NotFoundError, TrackingError
-from cas.repo.repo import Repo
+from cas.errors import InvalidInputError, TrackingError
+from cas.repo import gc
+from cas.repo.transaction import Transaction, transact
 from tests.support.runs import (
     checkpoints,
     everything,
@@ -45,50 +45,6 @@ def test_two_lines_tell_where_a_run_is_and_how_it_ended(here: Path, capsys: Capt
     assert (commit.kind, commit.status, commit.full_name) == ("run", "finished", "digits/base")
     assert [ref for ref in repo.root.refs if ref.startswith("open/")] == []
     assert list((repo.path / "journals").iterdir()) == []
-
-
-def test_a_second_run_does_not_make_the_repository_again(here: Path, capsys: Capture) -> None:
-    cas.track("a").finish()
-    capsys.readouterr()
-    cas.track("a").finish()
-    assert len(capsys.readouterr().err.splitlines()) == 2
-
-
-def test_a_repository_is_made_beside_git_or_here_or_where_it_is_told(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cas.track("a").repo.path == here / ".cas"
-    git = tmp_path / "work"
-    (git / "deep").mkdir(parents=True)
-    subprocess.run(["git", "init", "-q", str(git)], check=True)
-    monkeypatch.chdir(git / "deep")
-    assert cas.track("a").repo.path == git / ".git" / "cas"
-    assert cas.track("a", repo=tmp_path / "other").repo.path == tmp_path / "other" / ".cas"
-    monkeypatch.setenv("CAS_DIR", str(tmp_path / "told"))
-    assert cas.track("a").repo.path == tmp_path / "told" / ".cas"
-    assert cas.track("a", repo=tmp_path / "other").repo.path == tmp_path / "other" / ".cas"
-
-
-def test_names_default_to_two_words_and_a_taken_one_gets_a_number(here: Path) -> None:
-    experiment, name = cas.track().name.split("/")
-    assert experiment
-    assert len(name.split("-")) == 2
-    first, second = cas.track("a", name="x"), cas.track("a", name="x")
-    assert (first.name, second.name) == ("a/x", "a/x-2")
-    first.finish()
-    assert [cas.track("a", name="x").name for _ in range(2)] == ["a/x-3", "a/x-4"]
-    for wrong in ("x/y", "-x", "@"):
-        with pytest.raises(InvalidInputError, match="cannot name a run"):
-            cas.track("a", name=wrong)
-    with pytest.raises(InvalidInputError, match="experiment"):
-        cas.track("a b")
-
-
-def test_two_words_that_are_taken_are_drawn_again_and_then_numbered(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cas.tracking.start.two_words", lambda _: "calm-owl")
-    assert [cas.track("a").name for _ in range(3)] == ["a/calm-owl", "a/calm-owl-2", "a/calm-owl-3"]
 
 
 def test_params_may_be_nested_and_of_any_kind(here: Path) -> None:
@@ -345,44 +301,16 @@ def test_the_monitor_of_a_run_is_in_its_commits(here: Path) -> None:
     assert commit.monitor.value == 0.7
 
 
-def test_a_seed_makes_the_generators_equal(here: Path) -> None:
-    import random
+def test_what_a_run_was_made_from_cannot_go_while_it_lives(here: Path) -> None:
+    with cas.track("a", name="x") as run:
+        id = run.track_dataset([1.0], name="d")
+        repo = opened(here)
 
-    drawn = []
-    for _ in range(2):
-        cas.track("a", seed=3).finish()
-        drawn.append((random.random(), np.random.rand()))
-    assert drawn[0] == drawn[1]
-    with pytest.raises(InvalidInputError, match="a seed is an integer"):
-        cas.track("a", seed=-1)
-    assert not [ref for ref in opened(here).root.refs if ref.startswith("open/")]
+        def drop(tx: Transaction) -> None:
+            tx.set_ref("datasets/d", None)
+            tx.set_ref(f"holds/{id}", None)
 
-
-def test_many_processes_may_make_the_repository_at_once(here: Path) -> None:
-    path = script(here, "with cas.track('a', name='x') as run:\n    run.log({'x': 1})\n")
-    children = [
-        subprocess.Popen([sys.executable, path], cwd=here, stderr=subprocess.DEVNULL)
-        for _ in range(4)
-    ]
-    assert [child.wait(60) for child in children] == [0] * 4
-    refs = [ref for ref in opened(here).root.refs if not ref.startswith("holds/")]
-    assert sorted(refs) == ["runs/a/x", "runs/a/x-2", "runs/a/x-3", "runs/a/x-4"]
-
-
-def test_a_run_that_cannot_begin_is_an_error_at_once(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(NotFoundError, match="nowhere"):
-        cas.fork("nowhere")
-    cas.track("a").finish()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("os.link", full)
-        with pytest.raises(cas.CasError, match=r"[Nn]o space left"):
-            cas.track("a")
-    repo = Repo.open(here / ".cas")
-    assert not [ref for ref in repo.root.refs if ref.startswith("open/")]
-    assert list((repo.path / "journals").iterdir()) == []
+        transact(repo, "drop", drop)
+        gc.execute(repo, gc.plan(repo))
+    commit = only_run(opened(here))[1]
+    assert [parent.commit for parent in commit.parents] == [id]

@@ -250,3 +250,10 @@ def test_a_file_that_is_gone_or_grown_is_told_or_cut(folder: Path) -> None:
     assert read_source(file, limit=0) == b""
     with pytest.raises(NotFoundError):
         read_source(replace(file, absolute=folder / "gone"))
+
+
+def test_a_program_that_is_no_file_has_the_code_of_its_folder(folder: Path) -> None:
+    source = capture_source(None, folder, program=True, limits=Limits(code_bytes=1000))
+    assert paths(source) == ["Makefile", "conf.yaml", "lib/a.py", "train.py"]
+    assert (source.top, source.cwd, source.info) == (folder, ".", {"cwd": "."})
+    assert source.problems == ()

@@ -1,4 +1,4 @@
-"""Recorded code laid out anew: where its command runs, and with which arguments."""
+"""Recorded code in a folder of its own: where its command runs, and with which arguments."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Rebuilt:
     """A folder that holds recorded code, and the command that was recorded with it.
 
     `entry` is the script's place in the code, None when it is not part of it. All that is written
@@ -38,12 +38,24 @@ class Layout:
 
     @classmethod
     def within(
-        cls, folder: Path, command: Mapping[str, Any], entry: str | None, inputs: Sequence[Input]
+        cls,
+        folder: Path,
+        command: Mapping[str, Any],
+        *,
+        entry: str | None,
+        inputs: Sequence[Input],
+        before: str,
     ) -> Self:
-        """Choose the top so far down in a folder that what stood above it stays in the folder."""
+        """Choose the top so far down in a folder that what stood above it stays in the folder.
+
+        It and the folders above it are called as they were `before`: a program may say their names.
+        """
         places = [*(one.at for one in inputs), str(command.get("cwd") or ".")]
         depth = max(Path(os.path.normpath(place)).parts.count("..") for place in places)
-        return cls(folder, folder.joinpath(*["up"] * depth, "code"), command, entry)
+        names = ["up"] * depth + ["code"]
+        known = [name for name in Path(before).parts if name not in {os.sep, "..", "."}]
+        names[max(len(names) - len(known), 0) :] = known[-len(names) :]
+        return cls(folder, folder.joinpath(*names), command, entry)
 
     @property
     def cwd(self) -> Path:
@@ -77,15 +89,15 @@ class Layout:
         return os.path.join(".", path) if called and not os.path.dirname(path) else path
 
 
-def lay_out(repo: Repo, layout: Layout, code: Entry, inputs: Iterable[Input]) -> Layout:
+def rebuild(repo: Repo, place: Rebuilt, code: Entry, inputs: Iterable[Input]) -> Rebuilt:
     """Write the code and the inputs into an empty folder; raise NotFoundError or RefusedError."""
-    layout.top.mkdir(parents=True)
-    checkout.execute(repo, checkout.plan(repo, code, layout.top), force=True)
+    place.top.mkdir(parents=True)
+    checkout.execute(repo, checkout.plan(repo, code, place.top), force=True)
     for one in inputs:
-        _place(repo, one, Path(os.path.normpath(layout.top / one.at)), layout.folder)
-    _clear_way(layout.cwd, layout.folder)
-    layout.cwd.mkdir(parents=True, exist_ok=True)
-    return layout
+        _place(repo, one, Path(os.path.normpath(place.top / one.at)), place.folder)
+    _clear_way(place.cwd, place.folder)
+    place.cwd.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def _place(repo: Repo, one: Input, target: Path, folder: Path) -> None:

@@ -1,0 +1,54 @@
+"""Text for people: wide cells, lines that are cut, progress that leaves nothing behind."""
+
+import pytest
+from click import style
+
+from cas.cli import render
+from cas.cli.session import Session, TerminalProgress
+
+
+def test_a_cell_that_is_very_wide_does_not_push_other_rows_aside() -> None:
+    long = "n" * 90
+    assert render.table([("ab", "1"), (long, "2"), ("abc", "3")]) == [
+        "ab   1",
+        f"{long}  2",
+        "abc  3",
+    ]
+    assert render.table([(long, "2"), (long + "x", "3")]) == [f"{long}   2", f"{long}x  3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "left"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab…"),
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+        ("ab" + style("cdef", fg="red"), 4, "ab\x1b[31mc…\x1b[0m"),
+        (style("ab", fg="red"), 2, style("ab", fg="red")),
+    ],
+)
+def test_a_line_is_cut_where_the_terminal_ends(text: str, width: int, left: str) -> None:
+    assert render.cut(text, width) == left
+    assert render.shown(render.cut(text, width)) <= width
+
+
+def test_nothing_is_painted_as_nothing() -> None:
+    session = Session()
+    session.colour = True
+    assert session.paint("", bold=True) == ""
+    assert session.paint("x", bold=True) == style("x", bold=True)
+
+
+def test_progress_is_wiped_before_anything_else_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = Session()
+    session.progress = TerminalProgress()
+    session.say("first")
+    session.progress.start("count", 3)
+    session.progress.advance()
+    session.emit(None, ["line"])
+    session.progress.finish()
+    assert capsys.readouterr() == ("line\n", "first\n\r\x1b[Kcount: 1 of 3\r\x1b[K")
