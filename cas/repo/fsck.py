@@ -6,7 +6,7 @@ form, recipes rebuilt, and that whatever a look-up finds is whole.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cas.backend.base import WHOLE
 from cas.errors import CasError, CorruptionError, NotFoundError
@@ -24,6 +24,7 @@ from cas.store.pack import PackInfo
 from cas.store.pinned import PinnedStore
 
 __all__ = ["ERROR", "INFO", "WARNING", "Finding", "Report", "check"]
+LOOKS = 5  # at a repository that others change meanwhile
 
 
 @dataclass(slots=True)
@@ -43,10 +44,25 @@ def check(
     repo: Repo, *, full: bool = False, report: Report | None = None, progress: Progress = SILENT
 ) -> Iterator[Finding]:
     """Yield everything that is wrong, or worth knowing; `report` counts what was looked at."""
-    told = report or Report()
-    for finding in _Check(repo, full, told, progress).findings():
-        told.errors += finding.severity == ERROR
-        yield finding
+    for _ in range(LOOKS):
+        told = Report()
+        findings = list(_Check(repo, full, told, progress).findings())
+        told.errors = sum(finding.severity == ERROR for finding in findings)
+        # What a collection took away meanwhile is no error: only a root that stands still counts.
+        if not told.errors or not _moved_on(repo):
+            break
+    if report is not None:
+        for field in fields(told):
+            setattr(report, field.name, getattr(told, field.name))
+    yield from findings
+
+
+def _moved_on(repo: Repo) -> bool:
+    try:
+        seen = repo.root.seq
+        return repo.refresh().seq != seen
+    except CasError:
+        return False
 
 
 class _Check:

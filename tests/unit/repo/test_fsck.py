@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from cas.backend.base import WHOLE
+from cas.backend.local import LocalBackend
 from cas.ids import ObjectId, blob_id, tree_id
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import fsck
+from cas.repo import fsck, gc, packcheck
 from cas.repo import root as roots
+from cas.repo.gcplan import GcPlan
 from cas.repo.layout import FORMAT, HOLDS, MAIN, root_key
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange
@@ -317,3 +319,24 @@ def test_a_newest_root_that_is_gone_is_an_error(repo: Repo) -> None:
     repo.backend.delete(root_key(newest))
     found = look(reopened(repo))
     assert [f.name for f in found if f.severity == fsck.ERROR] == [root_key(newest)]
+
+
+def test_what_a_collection_takes_away_meanwhile_is_no_error(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunBuilder(repo, "exp/two")
+    run.checkpoint(1, {"w": noise(4, 300_000)}, value=0.5)
+    set_ref(repo, "runs/exp/two", None)
+    set_ref(repo, f"{HOLDS}{run.ids[0]}", None)
+    looker = reopened(repo)
+    checked = packcheck.structure
+    collected: list[GcPlan] = []
+
+    def structure(backend: LocalBackend, pack: PackInfo) -> packcheck.Finding | None:
+        if not collected:
+            collected.append(gc.execute(repo, gc.plan(repo)))
+        return checked(backend, pack)
+
+    monkeypatch.setattr(packcheck, "structure", structure)
+    assert look(looker) == []
+    assert collected[0].freed_bytes > 300_000
