@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.runs import cas, only_run, opened, python, script
 
+pytestmark = pytest.mark.slow  # whole programs, run and run again
+
 BODY = """
 with cas.track("a", name="x", seed=1) as run:
     print("training")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import blocks
 
 README = Path(__file__).parents[2] / "README.md"
@@ -15,6 +17,7 @@ def test_it_is_one_screen() -> None:
     assert len(TEXT.splitlines()) <= 80
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     (example,) = (block.text for block in blocks(TEXT) if block.language == "python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 16

@@ -74,6 +74,7 @@ class Reader:
         return kept | who | {"PATH": tools, "HOME": str(self.home)}
 
 
+@pytest.mark.slow
 def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     for block in blocks(TUTORIAL.read_text(encoding="utf-8")):

@@ -93,6 +93,7 @@ def changes(origin: Path, folder: Path) -> list[int]:
     return [at for at, (name, _) in enumerate(ops.calls, 1) if name in CHANGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raises", "after"),
     [(Crash, False), (Crash, True), (errno.EIO, False)],

@@ -28,6 +28,8 @@ from tests.support.runs import (
     started,
 )
 
+pytestmark = pytest.mark.slow  # whole programs, run and run again
+
 TRAIN = """
 run = cas.track("a", name="x", params={"lr": 1})
 told = open("told", "a", buffering=1)

@@ -197,14 +197,14 @@ class TestHandles:
 
 
 def test_a_backend_that_is_let_go_of_leaves_no_open_files(tmp_path: Path) -> None:
-    backend = LocalBackend(tmp_path)
+    ops = RecordingOps()
+    backend = LocalBackend(tmp_path, ops=ops)
     backend.put_new("packs/a", b"value")
-    before = open_descriptors()
     backend.read("packs/a", [WHOLE])
-    assert open_descriptors() == before + 1
+    closed = ops.count("close")
     del backend
     gc.collect()
-    assert open_descriptors() == before
+    assert ops.count("close") == closed + 1
 
 
 class TestFork:

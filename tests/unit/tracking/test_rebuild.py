@@ -21,6 +21,8 @@ from tests.support.runs import (
     script,
 )
 
+pytestmark = pytest.mark.slow  # whole programs, run and run again
+
 
 @pytest.fixture
 def project(here: Path) -> Path:

@@ -31,6 +31,8 @@ from tests.support.runs import (
     text,
 )
 
+pytestmark = pytest.mark.slow  # whole programs, run and run again
+
 LOGGING = """
 run = cas.track("a", name="x", params={"lr": 0.5})
 open("small.txt", "w").write("small")

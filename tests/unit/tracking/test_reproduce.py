@@ -29,6 +29,8 @@ from tests.support.runs import (
     text,
 )
 
+pytestmark = pytest.mark.slow  # whole programs, run and run again
+
 
 @pytest.fixture
 def project(here: Path) -> Path:
