@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from cas.ids import Buffer, ObjectId, blob_id, commit_id, manifest_id, tree_id
+from cas.ids import Buffer, ObjectId
 from cas.objects import canonical
 from cas.objects.commit import Commit
-from cas.objects.kind import Kind
+from cas.objects.kind import ID_OF, Kind
 from cas.objects.manifest import Manifest, Series, State, manifest_from_bytes
 from cas.objects.node import EntryKind, Node
 
@@ -22,12 +22,6 @@ TARGETS = {
     int(EntryKind.TREE): Kind.TREE,
     int(EntryKind.STATE): Kind.MANIFEST,
     int(EntryKind.SERIES): Kind.MANIFEST,
-}
-ID_OF = {
-    Kind.BLOB: blob_id,
-    Kind.MANIFEST: manifest_id,
-    Kind.TREE: tree_id,
-    Kind.COMMIT: commit_id,
 }
 
 

@@ -14,23 +14,12 @@ from cas.ids import (
     BlobId,
     Buffer,
     ObjectId,
-    blob_id,
-    commit_id,
-    manifest_id,
-    tree_id,
 )
-from cas.objects.kind import Kind
+from cas.objects.kind import ID_OF, Kind
 from cas.store.index import Index, Place, Segments
 from cas.store.pack import PackInfo
 from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import RECIPE, RecordHeader
-
-ID_OF: dict[Kind, Callable[[Buffer], ObjectId]] = {
-    Kind.BLOB: blob_id,
-    Kind.MANIFEST: manifest_id,
-    Kind.TREE: tree_id,
-    Kind.COMMIT: commit_id,
-}
 
 
 class PackedStore:

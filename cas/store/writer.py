@@ -75,7 +75,7 @@ class ObjectWriter:
         if len(view) > (WHOLE_TYPED if itemsize > 1 else WHOLE_OPAQUE):
             id = blob_id(view)
             if not self.has(id):
-                self.stream(_windows(view), len(view), itemsize)
+                self._streamed(_windows(view), len(view), itemsize, id)
             return id
         return self.piece(view, itemsize)
 
@@ -83,6 +83,12 @@ class ObjectWriter:
         self, source: Iterable[Buffer], size_hint: int, itemsize: int = 1
     ) -> tuple[BlobId, int]:
         """Store a blob that comes in buffers, in bounded memory; return its id and size."""
+        return self._streamed(source, size_hint, itemsize, None)
+
+    def _streamed(
+        self, source: Iterable[Buffer], size_hint: int, itemsize: int, known: BlobId | None
+    ) -> tuple[BlobId, int]:
+        """Store a blob in buffers; one whose id is `known` is not hashed again as a whole."""
         limit = WHOLE_TYPED if itemsize > 1 else WHOLE_OPAQUE
         chunker: Chunker = Fixed(WHOLE_TYPED) if itemsize > 1 else ContentDefined()
         whole = BlobHasher()
@@ -90,7 +96,8 @@ class ObjectWriter:
         buffer = bytearray()
         cut = False
         for data in source:
-            whole.update(data)
+            if known is None:
+                whole.update(data)
             buffer += data
             if len(buffer) >= WINDOW:
                 cut = True
@@ -99,7 +106,7 @@ class ObjectWriter:
             return self.blob(bytes(buffer), itemsize), len(buffer)
         self._cut(buffer, chunker, pieces, itemsize, final=True)
         recipe = pieces.recipe()
-        id = whole.id()
+        id = known or whole.id()
         if not self.has(id):
             self.recipe(id, recipe)
         return id, recipe.size

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +35,7 @@ from cas.tracking.program import Program, argument_params, read_metrics, script_
 from cas.tracking.record import settings
 from cas.tracking.recovery import joined_journals, log_entry, log_file
 from cas.tracking.secrets import scrub_argv
-from cas.tracking.start import begin
+from cas.tracking.start import begin, say
 from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
 
 T = TypeVar("T")
@@ -78,8 +77,8 @@ def run_program(
         command=program.document(cwd),
     )
     live = begin(repo, start, entry=script_of(program.argv, cwd), cwd=cwd)
-    live.tell = _say
-    _say(f"run {live.state.run} in {repo.path}")
+    live.tell = say
+    say(f"run {live.state.run} in {repo.path}")
     try:
         _track_inputs(live, program.inputs, cwd)
         child = _started(program.argv, cwd, env | _joining(live))
@@ -229,9 +228,3 @@ def _take_output(live: Live, path: Path) -> None:
 
 def _logged(tx: Transaction, log: Path) -> dict[str, Entry]:
     return log_entry(tx, log) if log.exists() else {}
-
-
-def _say(text: str) -> None:
-    with suppress(Exception):
-        sys.stderr.write(f"cas: {text}\n")
-        sys.stderr.flush()

@@ -6,7 +6,6 @@ and is raised by `finish`. Errors outside a run, and of reading a checkpoint, ar
 
 import functools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from cas.tracking.live import Live
 from cas.tracking.record import Items
 from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
-from cas.tracking.start import begin, forked_from, open_repo
+from cas.tracking.start import begin, forked_from, open_repo, say
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,15 +109,15 @@ def clock() -> int:
 
 def _started(start: Start, repo: Repo, made: bool) -> "Run":
     if made:
-        _say(f"created repository {repo.path}")
+        say(f"created repository {repo.path}")
     with suppress(CasError, OSError):  # it hinders no other run, and the next command says why
         for run in recover_lost(repo):
-            _say(f"{run} ended without a finish: committed as crashed")
+            say(f"{run} ended without a finish: committed as crashed")
     if start.seed is not None:
         rng.seed_all(start.seed, frameworks.loaded())
     live = begin(repo, start)
     if not live.joined:  # `cas run` has said it
-        _say(f"run {live.state.run} in {repo.path}")
+        say(f"run {live.state.run} in {repo.path}")
     return Run(live)
 
 
@@ -150,7 +149,7 @@ class Run:
         self._ended = False
         self._commit: CommitId | None = None
         self._ending = threading.RLock()
-        live.tell = _say
+        live.tell = say
         ending.watch(self._at_exit)
 
     @property
@@ -315,7 +314,7 @@ class Run:
         try:
             self._finish(status, "", crash)
         except CasError as error:
-            _say(f"error: {error}")
+            say(f"error: {error}")
 
     def _checkpoint(self, rev: str) -> CommitId:
         if rev not in {"latest", "best"}:
@@ -343,7 +342,7 @@ class Run:
         problem = f"{method}: {text}"
         self._problems.append(problem)
         if len(self._problems) == 1:
-            _say(f"warning: {problem} (training goes on; finish() will raise)")
+            say(f"warning: {problem} (training goes on; finish() will raise)")
 
     def _tell(self, status: str) -> None:
         """Say how the run ended; it has, so that no failure here is one of the run's."""
@@ -354,7 +353,7 @@ class Run:
             shown = [f"{key} {value['last']:.4g}" for key, value in values]
             commits = [commit for _, commit in segment(self.repo.commit, self._commit)]
             head = f"{status} {self.name} {self._commit.short}"
-            _say(" · ".join([head, *shown, _stored(commits)]))
+            say(" · ".join([head, *shown, _stored(commits)]))
 
 
 def _documents(tx: Transaction, texts: Mapping[str, str]) -> Items:
@@ -366,9 +365,3 @@ def _stored(commits: Sequence[Commit]) -> str:
     volumes = [commit.volume for commit in commits if commit.volume is not None]
     given, stored = sum(v.given_bytes for v in volumes), sum(v.stored_bytes for v in volumes)
     return f"stored {human_bytes(stored)} of {human_bytes(given)}"
-
-
-def _say(text: str) -> None:
-    with suppress(Exception):  # standard error may be closed, or not there at all
-        sys.stderr.write(f"cas: {text}\n")
-        sys.stderr.flush()

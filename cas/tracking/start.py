@@ -1,8 +1,10 @@
 """How a run begins: find or make the repository, capture, choose a name, publish the draft."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -71,6 +73,13 @@ def open_repo(given: str | os.PathLike[str] | None, clock: Callable[[], int]) ->
         except ConflictError:
             continue
     raise ConflictError(str(target))
+
+
+def say(text: str) -> None:
+    """Tell the user one line about a run, on standard error."""
+    with suppress(Exception):  # it may be closed, or not there at all
+        sys.stderr.write(f"cas: {text}\n")
+        sys.stderr.flush()
 
 
 def author() -> str:
