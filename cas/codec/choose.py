@@ -8,6 +8,7 @@ from typing import Final
 
 from cas.codec.base import CodecTag, size_of
 from cas.codec.compress import Zstd
+from cas.codec.element import Element
 from cas.ids import Buffer
 
 # Below this a frame's own bytes eat the gain.
@@ -21,10 +22,10 @@ _FAST: Final = Zstd(level=1)
 _THOROUGH: Final = Zstd(level=3)
 
 
-def encode(data: Buffer, *, itemsize: int = 1) -> tuple[CodecTag, Buffer]:
+def encode(data: Buffer, element: Element | None = None) -> tuple[CodecTag, Buffer]:
     """Return the codec that suits these bytes and the body, which may be `data` itself.
 
-    `itemsize` is the size of an element, 1 where nothing is known of them. Views must be
+    `element` is what the bytes are made of, None where nothing is known of them. Views must be
     contiguous.
     """
     size = size_of(data)

@@ -8,20 +8,22 @@ Format: docs/format/state.md.
 
 from collections.abc import Callable, Sequence
 
+from cas.codec.element import Element
 from cas.errors import CorruptionError
 from cas.ids import BlobId, blob_id
+from cas.objects.elements import element_of
 from cas.objects.framework import Framework
-from cas.objects.manifest import DTYPES, INLINE_LIMIT, State, TensorRow
+from cas.objects.manifest import INLINE_LIMIT, State, TensorRow
 from cas.objects.pystate import Flat, flatten, unflatten
 
-WriteBlob = Callable[[memoryview, int], BlobId]
+WriteBlob = Callable[[memoryview, Element], BlobId]
 ReadBlob = Callable[[BlobId, int], bytearray]
 
 
 def build_state(value: object, frameworks: Sequence[Framework], write_blob: WriteBlob) -> State:
-    """Return the state of `value`; `write_blob(data, width)` stores the tensors not kept inline.
+    """Return the state of `value`; `write_blob(data, element)` stores the tensors not kept inline.
 
-    `width` is the size of a number in the data, which is what its compression goes by. Rows stand
+    `element` is the number that the data is made of, which its compression goes by. Rows stand
     in the order in which the value first names them. Raises UnstorableError, with the path, before
     anything is written.
     """
@@ -34,7 +36,7 @@ def assemble(flat: Flat, write_blob: WriteBlob) -> State:
     for path, view in flat.views:
         data = view.buffer()
         inline = bytes(data) if data.nbytes <= INLINE_LIMIT else None
-        id = write_blob(data, number_width(view.dtype)) if inline is None else blob_id(inline)
+        id = write_blob(data, element_of(view.dtype)) if inline is None else blob_id(inline)
         rows.append(TensorRow(path, view.dtype, view.shape, id, inline))
     return State(flat.value, tuple(rows))
 
@@ -56,8 +58,3 @@ def load_state(state: State, frameworks: Sequence[Framework], read_blob: ReadBlo
         return framework.tensor(row, data, extra)
 
     return unflatten(state.value, make, frameworks)
-
-
-def number_width(dtype: str) -> int:
-    """Return the size of one number of `dtype`: a complex element holds two."""
-    return DTYPES[dtype] // 2 if dtype.startswith("complex") else DTYPES[dtype]

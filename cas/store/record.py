@@ -4,7 +4,7 @@ The header has one size, so a reader can step from record to record without deco
 Format: docs/format/record.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import ClassVar, Self
 
@@ -37,10 +37,12 @@ class RecordHeader:
     CHECK_SIZE: ClassVar[int] = 8
 
     @classmethod
-    def of(cls, kind: Kind, codec: int, id: ObjectId, size: int, body: Buffer) -> Self:
+    def of(
+        cls, kind: Kind, codec: int, id: ObjectId, size: int, body: Buffer, *, depth: int = 0
+    ) -> Self:
         """Return the header of a record with this body."""
-        bare = cls(kind, codec, 0, id, size, len(body), b"\0" * cls.CHECK_SIZE)
-        return cls(kind, codec, 0, id, size, len(body), bare.checksum(body))
+        bare = cls(kind, codec, depth, id, size, len(body), b"\0" * cls.CHECK_SIZE)
+        return replace(bare, check=bare.checksum(body))
 
     def checksum(self, body: Buffer) -> bytes:
         """Return what `check` must be for this body."""

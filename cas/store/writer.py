@@ -12,6 +12,7 @@ from cas.backend.base import Backend
 from cas.codec import choose
 from cas.codec.base import CodecTag, codec_for
 from cas.codec.chunker import Chunker, ContentDefined, Fixed
+from cas.codec.element import Element
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import (
     BlobHasher,
@@ -67,30 +68,34 @@ class ObjectWriter:
         self.relied[id] = place.pack.name
         return True
 
-    def blob(self, data: Buffer, itemsize: int = 1) -> BlobId:
-        """Store bytes that are in memory; `itemsize` above 1 says they are numbers."""
+    def blob(self, data: Buffer, element: Element | None = None) -> BlobId:
+        """Store bytes that are in memory; `element` says what numbers they are."""
         view = memoryview(data)
         # A view of no elements cannot be cast.
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        if len(view) > (WHOLE_TYPED if itemsize > 1 else WHOLE_OPAQUE):
+        if len(view) > (WHOLE_TYPED if element else WHOLE_OPAQUE):
             id = blob_id(view)
             if not self.has(id):
-                self._streamed(_windows(view), len(view), itemsize, id)
+                self._streamed(_windows(view), len(view), element, id)
             return id
-        return self.piece(view, itemsize)
+        return self.piece(view, element)
 
     def stream(
-        self, source: Iterable[Buffer], size_hint: int, itemsize: int = 1
+        self, source: Iterable[Buffer], size_hint: int, element: Element | None = None
     ) -> tuple[BlobId, int]:
         """Store a blob that comes in buffers, in bounded memory; return its id and size."""
-        return self._streamed(source, size_hint, itemsize, None)
+        return self._streamed(source, size_hint, element, None)
 
     def _streamed(
-        self, source: Iterable[Buffer], size_hint: int, itemsize: int, known: BlobId | None
+        self,
+        source: Iterable[Buffer],
+        size_hint: int,
+        element: Element | None,
+        known: BlobId | None,
     ) -> tuple[BlobId, int]:
         """Store a blob in buffers; one whose id is `known` is not hashed again as a whole."""
-        limit = WHOLE_TYPED if itemsize > 1 else WHOLE_OPAQUE
-        chunker: Chunker = Fixed(WHOLE_TYPED) if itemsize > 1 else ContentDefined()
+        limit = WHOLE_TYPED if element else WHOLE_OPAQUE
+        chunker: Chunker = Fixed(WHOLE_TYPED) if element else ContentDefined()
         whole = BlobHasher()
         pieces = _Pieces(self, grouped=size_hint >= GROUP_FROM)
         buffer = bytearray()
@@ -101,21 +106,21 @@ class ObjectWriter:
             buffer += data
             if len(buffer) >= WINDOW:
                 cut = True
-                self._cut(buffer, chunker, pieces, itemsize, final=False)
+                self._cut(buffer, chunker, pieces, element, final=False)
         if not cut and len(buffer) <= limit:
-            return self.blob(bytes(buffer), itemsize), len(buffer)
-        self._cut(buffer, chunker, pieces, itemsize, final=True)
+            return self.blob(bytes(buffer), element), len(buffer)
+        self._cut(buffer, chunker, pieces, element, final=True)
         recipe = pieces.recipe()
         id = known or whole.id()
         if not self.has(id):
             self.recipe(id, recipe)
         return id, recipe.size
 
-    def piece(self, data: Buffer, itemsize: int) -> BlobId:
+    def piece(self, data: Buffer, element: Element | None) -> BlobId:
         """Store one piece of a larger blob, whole."""
         id = blob_id(data)
         if not self.has(id):
-            self._append(Kind.BLOB, id, data, itemsize)
+            self._append(Kind.BLOB, id, data, element)
         return id
 
     def recipe(self, id: BlobId, recipe: Recipe) -> None:
@@ -188,9 +193,9 @@ class ObjectWriter:
 
     def _meta(self, kind: Kind, id: ObjectId, canonical: bytes) -> None:
         if not self.has(id):
-            self._append(kind, id, canonical, itemsize=1)
+            self._append(kind, id, canonical, element=None)
 
-    def _append(self, kind: Kind, id: ObjectId, data: Buffer, itemsize: int) -> None:
+    def _append(self, kind: Kind, id: ObjectId, data: Buffer, element: Element | None) -> None:
         if len(data) > MAX_WHOLE:
             raise InvalidInputError(
                 f"a {kind.name.lower()} of {len(data)} bytes is too large: {MAX_WHOLE} are the most"
@@ -198,7 +203,7 @@ class ObjectWriter:
         tag, body = CodecTag.RAW, data
         # Ids fill most of a commit; raw, a list of runs needs no decompressor.
         if kind is not Kind.COMMIT:
-            tag, body = choose.encode(data, itemsize=itemsize)
+            tag, body = choose.encode(data, element)
         # A compressor that is wrong once must not be found out when the source is gone.
         if tag != CodecTag.RAW and codec_for(tag).decode(body, len(data)) != data:
             raise CorruptionError(f"codec {tag.name.lower()} does not give {id} back")
@@ -239,13 +244,19 @@ class ObjectWriter:
         self.packs[info.name] = info
 
     def _cut(
-        self, buffer: bytearray, chunker: Chunker, pieces: "_Pieces", itemsize: int, *, final: bool
+        self,
+        buffer: bytearray,
+        chunker: Chunker,
+        pieces: "_Pieces",
+        element: Element | None,
+        *,
+        final: bool,
     ) -> None:
         at = 0
         with memoryview(buffer) as view:
             for length in chunker.cut(view, final=final):
                 with view[at : at + length] as piece:
-                    pieces.add(piece, itemsize)
+                    pieces.add(piece, element)
                 at += length
         del buffer[:at]
 
@@ -260,9 +271,9 @@ class _Pieces:
         self._group: list[tuple[BlobId, int]] = []
         self._hasher = BlobHasher()
 
-    def add(self, piece: memoryview, itemsize: int) -> None:
+    def add(self, piece: memoryview, element: Element | None) -> None:
         """Store the next piece."""
-        id = self._writer.piece(piece, itemsize)
+        id = self._writer.piece(piece, element)
         self._group.append((id, len(piece)))
         if self._grouped:
             self._hasher.update(piece)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cas.backend.memory import MemoryBackend
 from cas.codec.base import CodecTag
+from cas.codec.element import Element
 from cas.ids import CommitId, ObjectId, blob_id
 from cas.objects.kind import Kind
 from cas.repo import root as roots
@@ -117,12 +118,12 @@ def test_what_is_written_is_read(given_objects: list[tuple[Kind, bytes]]) -> Non
     seed=st.integers(0, 3),
     size=st.sampled_from([0, 1, 500 * KIB, 512 * KIB, 513 * KIB, 1700 * KIB, 9000 * KIB]),
     steps=st.lists(st.integers(1, 3000 * KIB), min_size=1, max_size=5),
-    itemsize=st.sampled_from([1, 4]),
+    element=st.sampled_from([None, Element(4)]),
 )
-@example(seed=0, size=9000 * KIB, steps=[8 * KIB * KIB], itemsize=1)
+@example(seed=0, size=9000 * KIB, steps=[8 * KIB * KIB], element=None)
 @settings(max_examples=30, deadline=None)
 def test_buffers_of_any_size_give_the_same_id_and_pieces(
-    seed: int, size: int, steps: list[int], itemsize: int
+    seed: int, size: int, steps: list[int], element: Element | None
 ) -> None:
     data = noise(seed, size)
     buffers: list[memoryview] = []
@@ -134,8 +135,8 @@ def test_buffers_of_any_size_give_the_same_id_and_pieces(
         at += step
     one, two = Shelf(), Shelf()
     streamed, whole = one.writer(), two.writer()
-    assert streamed.stream(buffers, size, itemsize) == (blob_id(data), size)
-    assert whole.blob(data, itemsize) == blob_id(data)
+    assert streamed.stream(buffers, size, element) == (blob_id(data), size)
+    assert whole.blob(data, element) == blob_id(data)
     one.publish(streamed)
     two.publish(whole)
     assert one.store.read(Kind.BLOB, blob_id(data)) == data

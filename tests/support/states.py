@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cas.codec.element import Element
 from cas.ids import BlobId, blob_id
 from cas.objects import canonical
 from cas.objects.framework import Framework
@@ -15,15 +16,15 @@ class Blobs:
 
     def __init__(self) -> None:
         self.data: dict[BlobId, bytes] = {}
-        self.written: list[tuple[BlobId, int]] = []
+        self.written: list[tuple[BlobId, Element]] = []
 
-    def write(self, data: memoryview, width: int) -> BlobId:
+    def write(self, data: memoryview, element: Element) -> BlobId:
         assert data.format == "B"
         assert data.ndim == 1
         assert data.contiguous
         id = blob_id(bytes(data))
         self.data[id] = bytes(data)
-        self.written.append((id, width))
+        self.written.append((id, element))
         return id
 
     def read(self, id: BlobId, nbytes: int) -> bytearray:

@@ -5,6 +5,7 @@ import pytest
 from cas.codec import choose
 from cas.codec.base import CodecTag
 from cas.codec.compress import Zstd
+from cas.codec.element import Element
 from cas.ids import Buffer
 from tests.support.noise import noise
 
@@ -68,10 +69,10 @@ def test_what_does_not_compress_costs_a_sample_and_no_more(
 
 def test_views_of_wider_items_are_taken_by_their_bytes() -> None:
     data = memoryview(bytes(1 << 20)).cast("d")
-    chosen, body = choose.encode(data, itemsize=8)  # type: ignore[arg-type]
+    chosen, body = choose.encode(data, Element(8))  # type: ignore[arg-type]
     assert chosen is CodecTag.ZSTD
     assert Zstd().decode(body, 1 << 20) == bytes(1 << 20)
     noisy = memoryview(noise("choose", 1 << 20)).cast("d")
-    chosen, body = choose.encode(noisy, itemsize=8)  # type: ignore[arg-type]
+    chosen, body = choose.encode(noisy, Element(8))  # type: ignore[arg-type]
     assert chosen is CodecTag.RAW
     assert body is noisy

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cas.codec.element import Element
 from cas.errors import CasError, CorruptionError, UnstorableError, UnsupportedError
 from cas.ids import BlobId, blob_id
 from cas.objects.canonical import Value
+from cas.objects.elements import element_of
 from cas.objects.manifest import State, TensorRow
 from cas.objects.pystate import MAX_NESTING, flatten, readable, tags, unflatten
-from cas.objects.states import build_state, load_state, number_width
+from cas.objects.states import build_state, load_state
 from tests.support.exact import same
 from tests.support.states import Blobs, through_bytes
 
@@ -170,13 +172,15 @@ def test_rows_stand_in_order_of_first_sight_with_their_paths() -> None:
 
     assert [row.path for row in state.rows] == [("x", 0), ("x", 1, "(1, 2)"), (str(2**70),)]
     assert [row.data is None for row in state.rows] == [False, True, False]
-    assert blobs.written == [(blob_id(big.tobytes()), 8)]
+    assert blobs.written == [(blob_id(big.tobytes()), Element(8, floating=True))]
     assert state.rows[0].id == blob_id(small.tobytes())
     assert list(state.blobs()) == [blob_id(big.tobytes())]
 
 
 def test_a_complex_number_is_as_wide_as_its_parts() -> None:
-    widths = [number_width(name) for name in ("complex32", "complex64", "complex128", "float64")]
+    widths = [
+        element_of(name).width for name in ("complex32", "complex64", "complex128", "float64")
+    ]
     assert widths == [2, 4, 8, 8]
 
 

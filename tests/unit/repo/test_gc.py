@@ -8,6 +8,7 @@ import pytest
 
 from cas.backend.local import LocalBackend
 from cas.backend.sink import FileSink
+from cas.codec.element import Element
 from cas.errors import BackendError, ConflictError, RefusedError
 from cas.ids import Buffer, CommitId, TreeId, blob_id
 from cas.objects.commit import Commit
@@ -208,7 +209,7 @@ def test_of_two_cuts_of_one_blob_one_goes_with_its_pieces(repo: Repo) -> None:
 
     id = transact(repo, "one cut", make)
     writer = ObjectWriter(repo.backend, PinnedStore(repo.backend, []), lambda: os.urandom(16))
-    assert writer.blob(data, itemsize=4) == blob_id(data)
+    assert writer.blob(data, Element(4)) == blob_id(data)
     packs = repo.root.packs + tuple(writer.seal())
     publish(repo, repo.root.follow(repo.root.operation, packs=packs))
     assert len(repo.store.index.find(blob_id(data))) == 2

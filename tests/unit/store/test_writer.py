@@ -10,6 +10,7 @@ from cas.backend.base import Sink
 from cas.backend.memory import MemoryBackend
 from cas.codec import choose
 from cas.codec.base import CodecTag
+from cas.codec.element import Element
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, Buffer, blob_id, tree_id
 from cas.objects.kind import Kind
@@ -150,11 +151,11 @@ class TestOnce:
 
 class TestForms:
     @pytest.mark.parametrize("size", [0, 1, 512 * KIB, 512 * KIB + 1, 9 * MIB])
-    @pytest.mark.parametrize("itemsize", [1, 4])
-    def test_any_size_comes_back(self, shelf: Shelf, size: int, itemsize: int) -> None:
+    @pytest.mark.parametrize("element", [None, Element(4)])
+    def test_any_size_comes_back(self, shelf: Shelf, size: int, element: Element | None) -> None:
         data = noise(size, size)
         writer = shelf.writer()
-        id = writer.blob(data, itemsize)
+        id = writer.blob(data, element)
         shelf.publish(writer)
         assert id == blob_id(data)
         assert shelf.store.read(Kind.BLOB, id) == data
@@ -162,7 +163,7 @@ class TestForms:
     def test_numbers_are_cut_in_blocks(self, shelf: Shelf) -> None:
         writer = shelf.writer()
         data = noise(1, 9 * MIB)
-        id = writer.blob(data, itemsize=4)
+        id = writer.blob(data, Element(4))
         shelf.publish(writer)
         place = shelf.store.find(id)
         assert place is not None
@@ -172,7 +173,7 @@ class TestForms:
 
     def test_numbers_up_to_a_block_are_whole(self, shelf: Shelf) -> None:
         writer = shelf.writer()
-        id = writer.blob(bytes(4 * MIB), itemsize=8)
+        id = writer.blob(bytes(4 * MIB), Element(8))
         shelf.publish(writer)
         place = shelf.store.find(id)
         assert place is not None
@@ -181,7 +182,7 @@ class TestForms:
     @pytest.mark.parametrize("data", [array("d", [1.5, 2.5]), array("d"), array("b", [-1])])
     def test_views_of_wider_items_are_their_bytes(self, shelf: Shelf, data: "array[float]") -> None:
         writer = shelf.writer()
-        id = writer.blob(memoryview(data), itemsize=data.itemsize)
+        id = writer.blob(memoryview(data), Element(data.itemsize))
         shelf.publish(writer)
         assert shelf.store.read(Kind.BLOB, id) == data.tobytes()
 
@@ -197,8 +198,8 @@ class TestForms:
     ) -> None:
         right = choose.encode
 
-        def wrong(data: Buffer, *, itemsize: int = 1) -> tuple[CodecTag, Buffer]:
-            return right(b"y" * len(data), itemsize=itemsize)
+        def wrong(data: Buffer, element: Element | None = None) -> tuple[CodecTag, Buffer]:
+            return right(b"y" * len(data), element)
 
         monkeypatch.setattr(choose, "encode", wrong)
         with pytest.raises(CorruptionError, match="does not give"):
