@@ -7,7 +7,7 @@ metadata pack.
 Format: docs/format/pack.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 from cas.backend.base import Backend, Span
 from cas.errors import CorruptionError
 from cas.ids import Buffer, ObjectId, digest
-from cas.store.record import KINDS, RecordHeader, check_version
+from cas.store.record import DELTAS, KINDS, RecordHeader, base_of, check_version
 
 MAGIC = b"CASP"
 FOOTER_MAGIC = b"CASF"
@@ -106,9 +106,10 @@ class Footer:
     bases: bytes = b""
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
-        """Return the footer of these rows, in any order."""
-        return cls(b"".join(sorted(row.to_bytes() for row in rows)))
+    def of(cls, rows: Sequence[Row], bases: Iterable[ObjectId] = ()) -> Self:
+        """Return the footer of these rows, in any order, whose deltas have these bases."""
+        elsewhere = set(bases).difference(row.id for row in rows)
+        return cls(b"".join(sorted(row.to_bytes() for row in rows)), b"".join(sorted(elsewhere)))
 
     def __len__(self) -> int:
         return len(self.rows) // Row.SIZE
@@ -146,6 +147,7 @@ class PackWriter:
         self.name = name
         self.kind = kind
         self.rows: list[Row] = []
+        self._bases: set[ObjectId] = set()
         self._write([HEADER.pack(MAGIC, VERSION, kind, name)], at=0)
 
     def add(self, header: RecordHeader, body: Buffer) -> Row:
@@ -161,11 +163,13 @@ class PackWriter:
         )
         self._write([header.to_bytes(), body], at=self.length)
         self.rows.append(row)
+        if header.codec in DELTAS:
+            self._bases.add(base_of(body))
         return row
 
     def seal(self) -> PackInfo:
         """Write the footer and make every byte durable; the name needs `Backend.sync` still."""
-        footer = Footer.of(self.rows).to_bytes()
+        footer = Footer.of(self.rows, self._bases).to_bytes()
         check = digest(footer)
         start = self.length
         self._write([footer, TRAILER.pack(start, check, FOOTER_MAGIC, VERSION)], at=start)
@@ -220,11 +224,15 @@ def walk(backend: Backend, info: PackInfo, end: int) -> Iterator[tuple[int, Reco
 def rebuilt_footer(backend: Backend, info: PackInfo) -> Footer:
     """Return the rows of all records up to the first that is damaged, by walking them."""
     rows: list[Row] = []
+    bases: list[ObjectId] = []
     with suppress(CorruptionError):
         for at, head in walk(backend, info, info.length):
+            if head.codec in DELTAS:
+                (raw,) = backend.read(info.key, [Span(at + RecordHeader.SIZE, ID)])
+                bases.append(base_of(raw))
             kind, codec = head.kind, head.codec
             rows.append(Row(head.id, at, head.stored, head.size, kind, codec, head.depth))
-    return Footer.of(rows)
+    return Footer.of(rows, bases)
 
 
 def known_kind(row: Row) -> bool:

@@ -5,9 +5,14 @@ look-ups at once: another record of the same object is taken where there is one,
 write of its content stores it anew. A reader that misses a pack looks on in newer roots.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from cas.backend.base import Backend
+from cas.codec import base as codecs
 from cas.codec.base import codec_for
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import (
@@ -18,8 +23,11 @@ from cas.ids import (
 from cas.objects.kind import ID_OF, Kind
 from cas.store.index import Index, Place, Segments
 from cas.store.pack import PackInfo
+from cas.store.pool import Ordered, ordered
 from cas.store.recipe import MAX_LEVELS, Recipe
-from cas.store.record import RECIPE, RecordHeader
+from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
+
+ROOM: Final = 48 * 1024 * 1024  # bytes that are being decoded
 
 
 class PackedStore:
@@ -33,6 +41,7 @@ class PackedStore:
         self._packs: tuple[PackInfo, ...] | None = None
         self._index: Index | None = None
         self._damaged: set[tuple[bytes, int]] = set()
+        self._lock = threading.RLock()
 
     @property
     def index(self) -> Index:
@@ -42,8 +51,17 @@ class PackedStore:
         assert self._index is not None
         return self._index
 
+    @property
+    def missing(self) -> Collection[str]:
+        """Keys of the listed packs that were looked for and are not there."""
+        return self._segments.missing
+
     def refresh(self) -> bool:
         """Look up in what the newest root lists from now on; say whether that changed."""
+        with self._lock:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         packs = tuple(self._newest())
         while packs != self._packs:
             try:
@@ -74,36 +92,45 @@ class PackedStore:
 
     def read(self, kind: Kind, id: ObjectId) -> bytes:
         """Return an object's bytes; raise NotFoundError or CorruptionError."""
-        return b"".join(self._pieces(kind, id, MAX_LEVELS))
+        if kind is Kind.BLOB:
+            return b"".join(self.pieces(BlobId(id)))
+        return bytes(self._joined(kind, id))
 
     def pieces(self, id: BlobId) -> Iterator[Buffer]:
         """Yield a blob's bytes piece by piece, each checked, in bounded memory."""
-        return self._pieces(Kind.BLOB, id, MAX_LEVELS)
+        return self.slice(id)
+
+    def slice(self, id: BlobId, start: int = 0, stop: int | None = None) -> Iterator[Buffer]:
+        """Yield a blob's bytes from `start` up to `stop`; only the pieces there are read.
+
+        Each piece is checked against its id. Less is yielded where the blob ends before `stop`.
+        """
+        parts = self._spread(id, None, start, stop, MAX_LEVELS)
+        return ordered(((partial(self._part, part), part.size) for part in parts), ROOM)
 
     def fill(self, id: BlobId, target: memoryview) -> None:
         """Write a blob's bytes into `target`, which has exactly its size."""
-        at = 0
-        for piece in self.pieces(id):
-            if at + len(piece) > len(target):
-                break
-            target[at : at + len(piece)] = piece
-            at += len(piece)
-        else:
-            if at == len(target):
-                return
-        raise CorruptionError(f"blob {id} does not have the {len(target)} bytes it was named with")
+        self.fill_all([(id, target)])
+
+    def fill_all(self, wanted: Iterable[tuple[BlobId, memoryview]]) -> None:
+        """Write blobs into targets of exactly their sizes, on all cores."""
+        queue: Ordered[None] = Ordered(lambda _: None, ROOM)
+        try:
+            for id, target in wanted:
+                at = 0
+                for part in self._spread(id, len(target), 0, None, MAX_LEVELS):
+                    inside = target[at : at + part.size]
+                    queue.put(partial(self._fill, part, inside), part.size)
+                    at += part.size
+            queue.settle()
+        finally:
+            queue.drop()
 
     def body(self, place: Place) -> tuple[RecordHeader, memoryview]:
         """Return one record's header and stored body, the checksum compared."""
-        row = place.row
-        (raw,) = self._backend.read(place.pack.key, [row.span])
-        header = RecordHeader.from_bytes(raw)
-        body = memoryview(raw)[RecordHeader.SIZE :]
-        stated = (header.id, header.kind, header.codec, header.size, header.stored)
-        if stated != (row.id, row.kind, row.codec, row.size, row.stored):
-            raise CorruptionError(f"the record of {row.id} is not what its index says")
+        header, body = self._record(place)
         if header.checksum(body) != header.check:
-            raise CorruptionError(f"the record of {row.id} is damaged")
+            raise CorruptionError(f"the record of {header.id} is damaged")
         return header, body
 
     def recipe(self, place: Place) -> Recipe | None:
@@ -113,30 +140,95 @@ class PackedStore:
         _, body = self.body(place)
         return Recipe.from_bytes(body, place.row.size)
 
-    def _pieces(self, kind: Kind, id: ObjectId, levels: int) -> Iterator[Buffer]:
-        whole, recipe = self._open(kind, id)
+    def _record(self, place: Place) -> tuple[RecordHeader, memoryview]:
+        row = place.row
+        (raw,) = self._backend.read(place.pack.key, [row.span])
+        header = RecordHeader.from_bytes(raw)
+        stated = (header.id, header.kind, header.codec, header.depth, header.size, header.stored)
+        if stated != (row.id, row.kind, row.codec, row.depth, row.size, row.stored):
+            raise CorruptionError(f"the record of {row.id} is not what its index says")
+        return header, memoryview(raw)[RecordHeader.SIZE :]
+
+    def _spread(
+        self, id: BlobId, expected: int | None, start: int, stop: int | None, levels: int
+    ) -> "Iterator[_Part]":
+        """Yield the pieces stored whole that hold a blob's bytes from `start` up to `stop`."""
+        size, recipe = self._shape(id)
+        if expected is not None and size != expected:
+            raise CorruptionError(f"blob {id} does not have the {expected} bytes it is named with")
+        stop = size if stop is None else min(stop, size)
         if recipe is None:
-            yield whole
+            if start < stop or not size:
+                yield _Part(id, size, start, stop)
             return
         if levels <= 0:
             raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
-        for piece, size in recipe.pieces():
-            got = 0
-            for part in self._pieces(Kind.BLOB, piece, levels - 1):
-                got += len(part)
-                yield part
-            if got != size:
-                raise CorruptionError(f"a piece of {id} has {got} bytes instead of {size}")
+        at = 0
+        for piece, length in recipe.pieces():
+            if start < at + length and at < stop:
+                low, high = max(start - at, 0), min(stop - at, length)
+                yield from self._spread(piece, length, low, high, levels - 1)
+            at += length
 
-    def _open(self, kind: Kind, id: ObjectId) -> tuple[Buffer, Recipe | None]:
+    def _shape(self, id: BlobId) -> tuple[int, Recipe | None]:
+        """Return the size of a blob, and its recipe when it is stored as one."""
+        place, recipe = self.find(id), None
+        if place is not None and place.row.codec == RECIPE:
+            _, recipe = self._open(Kind.BLOB, id)
+            place = self.find(id)
+        if place is None:
+            raise self._nowhere(Kind.BLOB, id)
+        return place.row.size, recipe
+
+    def _part(self, part: "_Part") -> Buffer:
+        data = self._joined(Kind.BLOB, part.id)
+        if (part.start, part.stop) == (0, len(data)):
+            return data
+        return memoryview(data)[part.start : part.stop]
+
+    def _fill(self, part: "_Part", target: memoryview) -> None:
+        data = self._joined(Kind.BLOB, part.id, target)
+        if data is not target:
+            target[:] = data
+
+    def _joined(
+        self,
+        kind: Kind,
+        id: ObjectId,
+        target: memoryview | None = None,
+        below: int = MAX_DEPTH + 1,
+        levels: int = MAX_LEVELS,
+    ) -> Buffer:
+        """Return an object whole, on this thread; in `target` where that could be done."""
+        whole, recipe = self._open(kind, id, target, below)
+        if recipe is None:
+            return whole
+        if levels <= 0:
+            raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
+        pieces = [
+            self._joined(Kind.BLOB, piece, None, below, levels - 1) for piece, _ in recipe.pieces()
+        ]
+        if [len(piece) for piece in pieces] != list(recipe.sizes):
+            raise CorruptionError(f"the pieces of {id} have not the sizes that its recipe says")
+        return b"".join(pieces)
+
+    def _open(
+        self,
+        kind: Kind,
+        id: ObjectId,
+        target: memoryview | None = None,
+        below: int = MAX_DEPTH + 1,
+    ) -> tuple[Buffer, Recipe | None]:
         """Return an object whole, or its recipe, from the first record that is not damaged."""
         problem: CorruptionError | None = None
         while (place := self.find(id)) is not None:
             if place.row.kind != kind:
                 # Whoever named it is wrong, not the record: it stays in look-ups.
                 raise CorruptionError(f"{id} is not a {kind.name.lower()}")
+            if place.row.depth >= below:
+                raise CorruptionError(f"{id} is the base of a delta that is not deeper than it")
             try:
-                return self._decode(kind, place)
+                return self._decode(kind, place, target)
             except CorruptionError as error:
                 self._damaged.add((place.pack.name, place.row.offset))
                 problem = error
@@ -156,13 +248,37 @@ class PackedStore:
             "restore it from a copy, and look with `cas fsck`"
         )
 
-    def _decode(self, kind: Kind, place: Place) -> tuple[Buffer, Recipe | None]:
+    def _decode(
+        self, kind: Kind, place: Place, target: memoryview | None
+    ) -> tuple[Buffer, Recipe | None]:
         if place.row.codec == RECIPE:
             if kind is not Kind.BLOB:
                 raise CorruptionError(f"{place.row.id} is a {kind.name.lower()} as a recipe")
             return b"", self.recipe(place)
-        header, body = self.body(place)
-        data = codec_for(header.codec).decode(body, header.size)
+        header, body = self._record(place)
+        if target is not None and len(target) != header.size:
+            raise CorruptionError(f"{header.id} has {header.size} bytes, not {len(target)}")
+        data: Buffer
+        if header.codec in DELTAS:
+            base = self._joined(Kind.BLOB, base_of(body), None, header.depth)
+            data = memoryview(bytearray(header.size)) if target is None else target
+            codecs.delta_for(header.codec).decode_into(body[ObjectId.SIZE :], base, data)
+        elif target is None:
+            data = codec_for(header.codec).decode(body, header.size)
+        else:
+            data = target
+            target[:] = codec_for(header.codec).decode(body, header.size)
+        # The id says more than the record's checksum: that one is left to who does not decode.
         if ID_OF[kind](data) != header.id:
             raise CorruptionError(f"the bytes stored for {header.id} are not its bytes")
         return data, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is wanted of a blob that is stored whole."""
+
+    id: BlobId
+    size: int
+    start: int
+    stop: int

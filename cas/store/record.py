@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import ClassVar, Self
 
+from cas.codec.base import CodecTag
 from cas.errors import CorruptionError, UnsupportedError
-from cas.ids import Buffer, ObjectId, digest
+from cas.ids import BlobId, Buffer, ObjectId, digest
 from cas.objects.kind import Kind
 
 MAGIC = b"CASR"
@@ -18,6 +19,7 @@ RECIPE = 128  # in the codec field: the body is a recipe, see cas.store.recipe
 MAX_DEPTH = 8
 MAX_WHOLE = 1 << 30  # what one record decodes to, unless it is a recipe
 KINDS = {int(kind): kind for kind in Kind}
+DELTAS = frozenset({int(CodecTag.DELTA), int(CodecTag.SPARSE_DELTA)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,16 @@ class RecordHeader:
             raise CorruptionError(f"a record states delta depth {depth}; {MAX_DEPTH} is the most")
         if codec != RECIPE and size > MAX_WHOLE:
             raise CorruptionError(f"a record states {size} bytes; {MAX_WHOLE} are the most")
+        if (depth > 0) != (codec in DELTAS):
+            raise CorruptionError(f"a record of codec {codec} states delta depth {depth}")
         return cls(KINDS[kind], codec, depth, ObjectId(id_), size, stored, check)
+
+
+def base_of(body: Buffer) -> BlobId:
+    """Return the id of the base that the body of a delta begins with."""
+    if len(body) < ObjectId.SIZE:
+        raise CorruptionError(f"the body of a delta is cut short at {len(body)} bytes")
+    return BlobId(ObjectId(bytes(body[: ObjectId.SIZE])))
 
 
 def check_version(what: str, found: int, known: int) -> None:

@@ -1,19 +1,19 @@
-"""Writing objects: cut, encode, check, and append to new packs.
+"""Writing objects: cut, encode on all cores, and append to new packs in order.
 
 What is stored already is not written again; the packs that such hits stand in are remembered in
-`relied`, because they must still be listed by the root that this writer's own replaces.
+`relied`, because they must still be listed by the root that this writer's own replaces. Of what it
+is given to store it copies nothing: the memory must not change until `seal`.
 Format: docs/format/pack.md, docs/format/recipe.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Final
 
 from cas.backend.base import Backend
-from cas.codec import choose
-from cas.codec.base import CodecTag, codec_for
 from cas.codec.chunker import Chunker, ContentDefined, Fixed
 from cas.codec.element import Element
-from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import (
     BlobHasher,
     BlobId,
@@ -28,18 +28,22 @@ from cas.ids import (
     tree_id,
 )
 from cas.objects.kind import Kind
+from cas.store.encoding import Base, Record, encode, encode_delta
 from cas.store.pack import PackClass, PackInfo, PackWriter
 from cas.store.packed import PackedStore
-from cas.store.recipe import MAX_PIECES, Recipe
-from cas.store.record import MAX_WHOLE, RECIPE, RecordHeader
+from cas.store.pieces import cut, recipe_of
+from cas.store.pool import Ordered
+from cas.store.recipe import Recipe
+from cas.store.record import RECIPE, RecordHeader
 
 WHOLE_OPAQUE: Final = 512 * 1024  # opaque blobs up to this size are stored whole
 WHOLE_TYPED: Final = 4 * 1024 * 1024  # blobs of elements likewise: one block
-WINDOW: Final = 8 * 1024 * 1024
 SMALL: Final = 256 * 1024  # data that stands in the metadata pack of a small transaction
 PACK_LIMIT: Final = 1024**3
 GROUP: Final = 4096  # pieces under one inner recipe of a very large blob
-GROUP_FROM: Final = 512 * 1024**2  # blobs from this size on are grouped
+GROUP_FROM: Final = 512 * 1024**2  # opaque blobs from this size on are grouped
+GROUP_FROM_TYPED: Final = 64 * 1024**3
+ROOM: Final = 48 * 1024 * 1024  # bytes that are being encoded
 
 
 class ObjectWriter:
@@ -50,20 +54,28 @@ class ObjectWriter:
         self._store = store
         self._new_name = new_name
         self._open: dict[PackClass, PackWriter] = {}
-        self._waiting: list[tuple[RecordHeader, Buffer]] = []
+        self._coming: Ordered[Record] = Ordered(self._take, ROOM)
+        self._waiting: list[Record] = []
         self._waiting_bytes = 0
         self.own: dict[ObjectId, bytes] = {}  # id → pack, b"" while it still waits for one
         self.packs: dict[bytes, PackInfo] = {}
         self.relied: dict[ObjectId, bytes] = {}
+        self._recipes: set[ObjectId] = set()
         self._unnamed = False  # packs are sealed whose names are not durable yet
         self._placed_bytes = 0
 
     def has(self, id: ObjectId) -> bool:
         """Say whether `id` needs no writing; a hit outside is remembered as relied upon."""
-        if id in self.own or id in self.relied:
+        return self._has(id, whole=False)
+
+    def _has(self, id: ObjectId, *, whole: bool) -> bool:
+        # A recipe in place of a piece would nest recipes deeper than readers go.
+        if id in self.own and not (whole and id in self._recipes):
+            return True
+        if id in self.relied and not whole:
             return True
         place = self._store.locate(id)
-        if place is None:
+        if place is None or (whole and place.row.codec == RECIPE):
             return False
         self.relied[id] = place.pack.name
         return True
@@ -73,45 +85,33 @@ class ObjectWriter:
         view = memoryview(data)
         # A view of no elements cannot be cast.
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        if len(view) > (WHOLE_TYPED if element else WHOLE_OPAQUE):
-            id = blob_id(view)
-            if not self.has(id):
-                self._streamed(_windows(view), len(view), element, id)
-            return id
-        return self.piece(view, element)
+        if len(view) <= (WHOLE_TYPED if element else WHOLE_OPAQUE):
+            return self.piece(view, element)
+        id = blob_id(view)
+        if not self.has(id):
+            self.recipe(id, self._cut([view], len(view), element))
+        return id
 
     def stream(
         self, source: Iterable[Buffer], size_hint: int, element: Element | None = None
     ) -> tuple[BlobId, int]:
-        """Store a blob that comes in buffers, in bounded memory; return its id and size."""
-        return self._streamed(source, size_hint, element, None)
+        """Store a blob that comes in buffers, in bounded memory; return its id and size.
 
-    def _streamed(
-        self,
-        source: Iterable[Buffer],
-        size_hint: int,
-        element: Element | None,
-        known: BlobId | None,
-    ) -> tuple[BlobId, int]:
-        """Store a blob in buffers; one whose id is `known` is not hashed again as a whole."""
+        The buffers are the writer's from then on: they must not be used again.
+        """
         limit = WHOLE_TYPED if element else WHOLE_OPAQUE
-        chunker: Chunker = Fixed(WHOLE_TYPED) if element else ContentDefined()
+        buffers = iter(source)
+        start: list[Buffer] = []
+        size = 0
+        while size <= limit:
+            data = next(buffers, None)
+            if data is None:
+                return self.piece(b"".join(start), element), size
+            start.append(data)
+            size += len(data)
         whole = BlobHasher()
-        pieces = _Pieces(self, grouped=size_hint >= GROUP_FROM)
-        buffer = bytearray()
-        cut = False
-        for data in source:
-            if known is None:
-                whole.update(data)
-            buffer += data
-            if len(buffer) >= WINDOW:
-                cut = True
-                self._cut(buffer, chunker, pieces, element, final=False)
-        if not cut and len(buffer) <= limit:
-            return self.blob(bytes(buffer), element), len(buffer)
-        self._cut(buffer, chunker, pieces, element, final=True)
-        recipe = pieces.recipe()
-        id = known or whole.id()
+        recipe = self._cut(_hashed(chain(start, buffers), whole), size_hint, element)
+        id = whole.id()
         if not self.has(id):
             self.recipe(id, recipe)
         return id, recipe.size
@@ -119,16 +119,24 @@ class ObjectWriter:
     def piece(self, data: Buffer, element: Element | None) -> BlobId:
         """Store one piece of a larger blob, whole."""
         id = blob_id(data)
-        if not self.has(id):
-            self._append(Kind.BLOB, id, data, element)
+        if not self._has(id, whole=True):
+            self._encode(Kind.BLOB, id, data, element)
         return id
+
+    def delta(self, id: BlobId, data: Buffer, base: Base, element: Element | None) -> bool:
+        """Store one piece as a delta; say whether that gains enough, else nothing is stored."""
+        record = encode_delta(id, data, base, element)
+        if record is not None:
+            self._place(PackClass.DATA, record)
+        return record is not None
 
     def recipe(self, id: BlobId, recipe: Recipe) -> None:
         """Store a blob as its pieces, which are stored already."""
         body = recipe.to_bytes()
         # Recipes name other records, so they stand where gc leaves nothing dead behind.
         header = RecordHeader.of(Kind.BLOB, RECIPE, id, recipe.size, body)
-        self._place(PackClass.METADATA, header, body)
+        self._place(PackClass.METADATA, Record(header, body))
+        self._recipes.add(id)
 
     def manifest(self, canonical: bytes) -> ManifestId:
         """Store a manifest by its canonical bytes."""
@@ -153,15 +161,17 @@ class ObjectWriter:
         if header.id in self.own:
             return
         data = header.kind is Kind.BLOB and header.codec != RECIPE
-        self._place(PackClass.DATA if data else PackClass.METADATA, header, body)
+        self._place(PackClass.DATA if data else PackClass.METADATA, Record(header, body))
 
     @property
     def stored(self) -> int:
         """Bytes that were new to the store, as stored, so far."""
+        self._coming.settle()
         return self._placed_bytes + self._waiting_bytes + len(self._waiting) * RecordHeader.SIZE
 
     def seal(self) -> list[PackInfo]:
         """Make everything written so far durable; return all packs of this writer."""
+        self._coming.settle()
         if self._waiting:
             target = PackClass.DATA if PackClass.DATA in self._open else PackClass.METADATA
             self._release(target)
@@ -184,56 +194,49 @@ class ObjectWriter:
         All of it, because a recipe that still stands would hide that its pieces do not.
         """
         self.own, self.packs, self.relied = {}, {}, {}
+        self._recipes.clear()
 
     def discard(self) -> None:
         """Give up: remove the packs that are not sealed; sealed ones are gc's to sweep."""
+        self._coming.drop()
         for writer in self._open.values():
             writer.discard()
         self._open.clear()
 
     def _meta(self, kind: Kind, id: ObjectId, canonical: bytes) -> None:
         if not self.has(id):
-            self._append(kind, id, canonical, element=None)
+            self._encode(kind, id, canonical, None)
 
-    def _append(self, kind: Kind, id: ObjectId, data: Buffer, element: Element | None) -> None:
-        if len(data) > MAX_WHOLE:
-            raise InvalidInputError(
-                f"a {kind.name.lower()} of {len(data)} bytes is too large: {MAX_WHOLE} are the most"
-            )
-        tag, body = CodecTag.RAW, data
-        # Ids fill most of a commit; raw, a list of runs needs no decompressor.
-        if kind is not Kind.COMMIT:
-            tag, body = choose.encode(data, element)
-        # A compressor that is wrong once must not be found out when the source is gone.
-        if tag != CodecTag.RAW and codec_for(tag).decode(body, len(data)) != data:
-            raise CorruptionError(f"codec {tag.name.lower()} does not give {id} back")
-        header = RecordHeader.of(kind, tag, id, len(data), body)
-        if kind is not Kind.BLOB:
-            self._place(PackClass.METADATA, header, body)
+    def _encode(self, kind: Kind, id: ObjectId, data: Buffer, element: Element | None) -> None:
+        self.own[id] = b""
+        self._coming.put(partial(encode, kind, id, data, element), len(data))
+
+    def _take(self, record: Record) -> None:
+        if record.header.kind is not Kind.BLOB:
+            self._place(PackClass.METADATA, record)
         elif PackClass.DATA in self._open:
-            self._place(PackClass.DATA, header, body)
+            self._place(PackClass.DATA, record)
         else:
-            self._wait(header, body)
+            self._wait(record)
 
-    def _wait(self, header: RecordHeader, body: Buffer) -> None:
-        self._waiting.append((header, bytes(body)))
-        self._waiting_bytes += len(body)
-        self.own[header.id] = b""
+    def _wait(self, record: Record) -> None:
+        self._waiting.append(Record(record.header, bytes(record.body)))
+        self._waiting_bytes += len(record.body)
         if self._waiting_bytes > SMALL:
             self._release(PackClass.DATA)
 
     def _release(self, kind: PackClass) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        for header, body in waiting:
-            self._place(kind, header, body)
+        for record in waiting:
+            self._place(kind, record)
 
-    def _place(self, kind: PackClass, header: RecordHeader, body: Buffer) -> None:
+    def _place(self, kind: PackClass, record: Record) -> None:
         if kind not in self._open:
             self._open[kind] = PackWriter(self._backend, self._new_name(), kind)
         writer = self._open[kind]
         before = writer.length
-        writer.add(header, body)
-        self.own[header.id] = writer.name
+        writer.add(*record)
+        self.own[record.header.id] = writer.name
         self._placed_bytes += writer.length - before
         if writer.length >= PACK_LIMIT:
             self._seal(kind)
@@ -243,62 +246,33 @@ class ObjectWriter:
         self._unnamed = True
         self.packs[info.name] = info
 
-    def _cut(
-        self,
-        buffer: bytearray,
-        chunker: Chunker,
-        pieces: "_Pieces",
-        element: Element | None,
-        *,
-        final: bool,
-    ) -> None:
-        at = 0
-        with memoryview(buffer) as view:
-            for length in chunker.cut(view, final=final):
-                with view[at : at + length] as piece:
-                    pieces.add(piece, element)
-                at += length
-        del buffer[:at]
+    def _cut(self, source: Iterable[Buffer], size_hint: int, element: Element | None) -> Recipe:
+        """Store the pieces of a large blob; return its recipe."""
+        chunker: Chunker = Fixed(WHOLE_TYPED) if element else ContentDefined()
+        grouped = size_hint >= (GROUP_FROM_TYPED if element else GROUP_FROM)
+        done: list[tuple[BlobId, int]] = []
+        group: list[tuple[BlobId, int]] = []
+        hasher = BlobHasher()
+        for piece in cut(source, chunker):
+            if grouped and len(group) == GROUP:
+                done.append(self._group(group, hasher))
+                group, hasher = [], BlobHasher()
+            group.append((self.piece(piece, element), len(piece)))
+            if grouped:
+                hasher.update(piece)
+        if done:
+            done.append(self._group(group, hasher))
+        return recipe_of(done or group)
+
+    def _group(self, pieces: list[tuple[BlobId, int]], hasher: BlobHasher) -> tuple[BlobId, int]:
+        """Store a run of pieces under a recipe of its own."""
+        id, recipe = hasher.id(), recipe_of(pieces)
+        if not self.has(id):
+            self.recipe(id, recipe)
+        return id, recipe.size
 
 
-class _Pieces:
-    """The pieces of one blob as they are cut, grouped under inner recipes when it is very large."""
-
-    def __init__(self, writer: ObjectWriter, *, grouped: bool) -> None:
-        self._writer = writer
-        self._grouped = grouped
-        self._done: list[tuple[BlobId, int]] = []
-        self._group: list[tuple[BlobId, int]] = []
-        self._hasher = BlobHasher()
-
-    def add(self, piece: memoryview, element: Element | None) -> None:
-        """Store the next piece."""
-        id = self._writer.piece(piece, element)
-        self._group.append((id, len(piece)))
-        if self._grouped:
-            self._hasher.update(piece)
-            if len(self._group) >= GROUP:
-                self._close()
-
-    def recipe(self) -> Recipe:
-        """Return the recipe of the whole."""
-        if self._done and self._group:
-            self._close()
-        return _recipe(self._done or self._group)
-
-    def _close(self) -> None:
-        id, recipe = self._hasher.id(), _recipe(self._group)
-        if not self._writer.has(id):
-            self._writer.recipe(id, recipe)
-        self._done.append((id, recipe.size))
-        self._group, self._hasher = [], BlobHasher()
-
-
-def _recipe(pieces: list[tuple[BlobId, int]]) -> Recipe:
-    if len(pieces) > MAX_PIECES:
-        raise InvalidInputError("the source grew far beyond its stated size while it was read")
-    return Recipe(tuple(size for _, size in pieces), b"".join(id for id, _ in pieces))
-
-
-def _windows(data: memoryview) -> Iterator[memoryview]:
-    return (data[at : at + WINDOW] for at in range(0, len(data), WINDOW))
+def _hashed(source: Iterable[Buffer], hasher: BlobHasher) -> Iterator[Buffer]:
+    for data in source:
+        hasher.update(data)
+        yield data

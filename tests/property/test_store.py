@@ -14,11 +14,12 @@ from cas.ids import CommitId, ObjectId, blob_id
 from cas.objects.kind import Kind
 from cas.repo import root as roots
 from cas.repo.root import FIRST_PREVIOUS, Operation, RefChange, Root
-from cas.store.index import Segment, merge
+from cas.store.merge import merge
 from cas.store.pack import Footer, PackClass, PackInfo, Row, read_footer, walk
 from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe
-from cas.store.record import MAX_DEPTH, RecordHeader
+from cas.store.record import DELTAS, MAX_DEPTH, RecordHeader
+from cas.store.segment import Segment
 from tests.support.builders import noise
 from tests.support.stores import Shelf
 
@@ -58,7 +59,7 @@ objects = st.lists(
 def test_a_record_header_comes_back(
     kind: Kind, codec: int, id: ObjectId, size: int, body: bytes
 ) -> None:
-    header = RecordHeader.of(kind, codec, id, size, body)
+    header = RecordHeader.of(kind, codec, id, size, body, depth=int(codec in DELTAS))
     read = RecordHeader.from_bytes(header.to_bytes() + body)
     assert read == header
     assert read.checksum(body) == read.check

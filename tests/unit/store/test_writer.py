@@ -14,6 +14,7 @@ from cas.codec.element import Element
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, Buffer, blob_id, tree_id
 from cas.objects.kind import Kind
+from cas.store import encoding, pieces
 from cas.store import writer as writing
 from cas.store.pack import PackClass, read_footer
 from cas.store.packed import PackedStore
@@ -225,7 +226,7 @@ class TestForms:
     def test_a_source_that_never_ends_is_refused(
         self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writing, "MAX_PIECES", 10)
+        monkeypatch.setattr(pieces, "MAX_PIECES", 10)
         endless = (noise(seed, MIB) for seed in count())
         writer = shelf.writer()
         with pytest.raises(InvalidInputError, match="grew far beyond"):
@@ -236,7 +237,7 @@ class TestTrouble:
     def test_what_no_reader_would_decode_is_not_written(
         self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writing, "MAX_WHOLE", 100)
+        monkeypatch.setattr(encoding, "MAX_WHOLE", 100)
         with pytest.raises(InvalidInputError, match="a manifest of 101 bytes is too large"):
             shelf.writer().manifest(b"x" * 101)
 
