@@ -3,10 +3,13 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from cas.backend.files import FileOps, while_writing, write_fully
 from cas.errors import InvalidInputError
 from cas.ids import Buffer
+
+WRITE_OUT_EVERY: Final = 4 * 1024 * 1024
 
 
 class FileSink:
@@ -22,12 +25,17 @@ class FileSink:
         self._path = path
         self._shown = shown  # the path that people know, where the file is a temporary one
         self._pid = os.getpid()
+        self._written = 0
+        self._on_its_way = 0
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Append these buffers, in order."""
         fd = self._open()
         try:
-            write_fully(self._ops, fd, buffers)
+            self._written += write_fully(self._ops, fd, buffers)
+            if self._written - self._on_its_way >= WRITE_OUT_EVERY:
+                self._ops.write_out(fd, self._on_its_way, self._written - self._on_its_way)
+                self._on_its_way = self._written
         except BaseException as error:
             self.discard()
             self._raise(error)

@@ -26,6 +26,7 @@ HEADER = Struct("<4s B B 2x 16s")
 FOOTER_HEAD = Struct("<4s B 3x I I")
 TRAILER = Struct("<Q 32s 4s B 3x")
 ID = ObjectId.SIZE
+GATHER = 256 * 1024
 
 
 class PackClass(IntEnum):
@@ -148,6 +149,8 @@ class PackWriter:
         self.kind = kind
         self.rows: list[Row] = []
         self._bases: set[ObjectId] = set()
+        self._gathered: list[Buffer] = []
+        self._gathered_bytes = 0
         self._write([HEADER.pack(MAGIC, VERSION, kind, name)], at=0)
 
     def add(self, header: RecordHeader, body: Buffer) -> Row:
@@ -173,6 +176,7 @@ class PackWriter:
         check = digest(footer)
         start = self.length
         self._write([footer, TRAILER.pack(start, check, FOOTER_MAGIC, VERSION)], at=start)
+        self._flush()
         self._sink.seal()
         return PackInfo(self.name, self.length, check, self.kind)
 
@@ -181,8 +185,17 @@ class PackWriter:
         self._sink.discard()
 
     def _write(self, buffers: Sequence[Buffer], at: int) -> None:
-        self._sink.write(buffers)
-        self.length = at + sum(len(buffer) for buffer in buffers)
+        size = sum(len(buffer) for buffer in buffers)
+        self.length = at + size
+        self._gathered += buffers
+        self._gathered_bytes += size
+        # One call for many small records.
+        if self._gathered_bytes >= GATHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        self._sink.write(gathered)
 
 
 def read_footer(backend: Backend, info: PackInfo) -> Footer:

@@ -153,7 +153,7 @@ class PackedStore:
         self, id: BlobId, expected: int | None, start: int, stop: int | None, levels: int
     ) -> "Iterator[_Part]":
         """Yield the pieces stored whole that hold a blob's bytes from `start` up to `stop`."""
-        size, recipe = self._shape(id)
+        size, recipe = self.shape(id)
         if expected is not None and size != expected:
             raise CorruptionError(f"blob {id} does not have the {expected} bytes it is named with")
         stop = size if stop is None else min(stop, size)
@@ -170,7 +170,7 @@ class PackedStore:
                 yield from self._spread(piece, length, low, high, levels - 1)
             at += length
 
-    def _shape(self, id: BlobId) -> tuple[int, Recipe | None]:
+    def shape(self, id: BlobId) -> tuple[int, Recipe | None]:
         """Return the size of a blob, and its recipe when it is stored as one."""
         place, recipe = self.find(id), None
         if place is not None and place.row.codec == RECIPE:

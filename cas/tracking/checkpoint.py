@@ -58,16 +58,16 @@ def read_state(repo: Repo, id: ManifestId) -> Any:
     if not isinstance(state, State):
         raise InvalidInputError(f"{id} is a series of metrics, not a state")
 
-    def read_blob(blob: BlobId, nbytes: int) -> bytearray:
-        target = bytearray(nbytes)
-        with memoryview(target) as view:
-            repo.store.fill(blob, view)
-        return target
-
+    wanted = [(row.id, bytearray(row.nbytes)) for row in state.rows if row.data is None]
+    memory: dict[BlobId, list[bytearray]] = {}
+    for blob, target in wanted:
+        memory.setdefault(blob, []).append(target)
     try:
-        return load_state(state, frameworks.needed(state), read_blob)
+        repo.store.fill_all((blob, memoryview(target)) for blob, target in wanted)
     except NotFoundError as error:
         raise NotFoundError("data of state", id.hex()[:10], PRUNED) from error
+    # Each row is asked for once, and has memory of its own also where two rows are equal.
+    return load_state(state, frameworks.needed(state), lambda blob, _: memory[blob].pop())
 
 
 def checkpoint_at(repo: Repo, rev: str) -> CommitId:
