@@ -6,9 +6,8 @@ once must not be found out when the source is gone.
 
 from typing import NamedTuple
 
-from cas.codec import base as codecs
 from cas.codec import choose
-from cas.codec.base import CodecTag, codec_for
+from cas.codec.base import CodecTag, codec_for, delta_for
 from cas.codec.element import Element
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, Buffer, ObjectId
@@ -55,7 +54,7 @@ def encode_delta(id: BlobId, data: Buffer, base: Base, element: Element | None) 
         return None
     tag, delta = found
     decoded = bytearray(len(data))
-    codecs.delta_for(tag).decode_into(delta, base.data, memoryview(decoded))
+    delta_for(tag).decode_into(delta, base.data, memoryview(decoded))
     if decoded != data:
         raise _wrong(tag, id)
     body = b"".join((base.id, delta))

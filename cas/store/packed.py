@@ -12,8 +12,7 @@ from functools import partial
 from typing import Final
 
 from cas.backend.base import Backend
-from cas.codec import base as codecs
-from cas.codec.base import codec_for
+from cas.codec.base import codec_for, delta_for
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import (
     BlobId,
@@ -153,13 +152,14 @@ class PackedStore:
         self, id: BlobId, expected: int | None, start: int, stop: int | None, levels: int
     ) -> "Iterator[_Part]":
         """Yield the pieces stored whole that hold a blob's bytes from `start` up to `stop`."""
-        size, recipe = self.shape(id)
+        place, recipe = self._found(id)
+        size = place.row.size
         if expected is not None and size != expected:
             raise CorruptionError(f"blob {id} does not have the {expected} bytes it is named with")
         stop = size if stop is None else min(stop, size)
         if recipe is None:
             if start < stop or not size:
-                yield _Part(id, size, start, stop)
+                yield _Part(id, size, start, stop, place)
             return
         if levels <= 0:
             raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
@@ -172,22 +172,26 @@ class PackedStore:
 
     def shape(self, id: BlobId) -> tuple[int, Recipe | None]:
         """Return the size of a blob, and its recipe when it is stored as one."""
+        place, recipe = self._found(id)
+        return place.row.size, recipe
+
+    def _found(self, id: BlobId) -> tuple[Place, Recipe | None]:
         place, recipe = self.find(id), None
         if place is not None and place.row.codec == RECIPE:
             _, recipe = self._open(Kind.BLOB, id)
             place = self.find(id)
         if place is None:
             raise self._nowhere(Kind.BLOB, id)
-        return place.row.size, recipe
+        return place, recipe
 
     def _part(self, part: "_Part") -> Buffer:
-        data = self._joined(Kind.BLOB, part.id)
+        data = self._joined(Kind.BLOB, part.id, place=part.place)
         if (part.start, part.stop) == (0, len(data)):
             return data
         return memoryview(data)[part.start : part.stop]
 
     def _fill(self, part: "_Part", target: memoryview) -> None:
-        data = self._joined(Kind.BLOB, part.id, target)
+        data = self._joined(Kind.BLOB, part.id, target, place=part.place)
         if data is not target:
             target[:] = data
 
@@ -196,17 +200,20 @@ class PackedStore:
         kind: Kind,
         id: ObjectId,
         target: memoryview | None = None,
+        *,
         below: int = MAX_DEPTH + 1,
         levels: int = MAX_LEVELS,
+        place: Place | None = None,
     ) -> Buffer:
         """Return an object whole, on this thread; in `target` where that could be done."""
-        whole, recipe = self._open(kind, id, target, below)
+        whole, recipe = self._open(kind, id, target, below=below, place=place)
         if recipe is None:
             return whole
         if levels <= 0:
             raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
         pieces = [
-            self._joined(Kind.BLOB, piece, None, below, levels - 1) for piece, _ in recipe.pieces()
+            self._joined(Kind.BLOB, piece, below=below, levels=levels - 1)
+            for piece, _ in recipe.pieces()
         ]
         if [len(piece) for piece in pieces] != list(recipe.sizes):
             raise CorruptionError(f"the pieces of {id} have not the sizes that its recipe says")
@@ -217,11 +224,17 @@ class PackedStore:
         kind: Kind,
         id: ObjectId,
         target: memoryview | None = None,
+        *,
         below: int = MAX_DEPTH + 1,
+        place: Place | None = None,
     ) -> tuple[Buffer, Recipe | None]:
-        """Return an object whole, or its recipe, from the first record that is not damaged."""
+        """Return an object whole, or its recipe, from the first record that is not damaged.
+
+        `place` is where it was found just now, if it was.
+        """
         problem: CorruptionError | None = None
-        while (place := self.find(id)) is not None:
+        place = place or self.find(id)
+        while place is not None:
             if place.row.kind != kind:
                 # Whoever named it is wrong, not the record: it stays in look-ups.
                 raise CorruptionError(f"{id} is not a {kind.name.lower()}")
@@ -237,6 +250,7 @@ class PackedStore:
                 if not self.refresh():
                     self._damaged.add((place.pack.name, place.row.offset))
                     problem = CorruptionError(f"{place.pack.key} is listed, and missing")
+            place = self.find(id)
         raise problem or self._nowhere(kind, id)
 
     def _nowhere(self, kind: Kind, id: ObjectId) -> NotFoundError | CorruptionError:
@@ -260,14 +274,14 @@ class PackedStore:
             raise CorruptionError(f"{header.id} has {header.size} bytes, not {len(target)}")
         data: Buffer
         if header.codec in DELTAS:
-            base = self._joined(Kind.BLOB, base_of(body), None, header.depth)
+            base = self._joined(Kind.BLOB, base_of(body), below=header.depth)
             data = memoryview(bytearray(header.size)) if target is None else target
-            codecs.delta_for(header.codec).decode_into(body[ObjectId.SIZE :], base, data)
+            delta_for(header.codec).decode_into(body[ObjectId.SIZE :], base, data)
         elif target is None:
             data = codec_for(header.codec).decode(body, header.size)
         else:
             data = target
-            target[:] = codec_for(header.codec).decode(body, header.size)
+            codec_for(header.codec).decode_into(body, target)
         # The id says more than the record's checksum: that one is left to who does not decode.
         if ID_OF[kind](data) != header.id:
             raise CorruptionError(f"the bytes stored for {header.id} are not its bytes")
@@ -282,3 +296,4 @@ class _Part:
     size: int
     start: int
     stop: int
+    place: Place

@@ -167,6 +167,7 @@ class RecordingBackend:
         self._backend = backend
         self.touched: Counter[tuple[str, str]] = Counter()
         self.spans = 0
+        self.bytes_read = 0
 
     def count(self, operation: str, prefix: str = "") -> int:
         """How often the operation was asked for keys that start with `prefix`."""
@@ -187,7 +188,9 @@ class RecordingBackend:
     def read(self, key: str, spans: Sequence[Span]) -> list[bytes]:
         self.touched["read", key] += 1
         self.spans += len(spans)
-        return self._backend.read(key, spans)
+        parts = self._backend.read(key, spans)
+        self.bytes_read += sum(map(len, parts))
+        return parts
 
     def delete(self, key: str) -> None:
         self.touched["delete", key] += 1

@@ -2,7 +2,9 @@
 
 import pytest
 
+from cas.backend.memory import MemoryBackend
 from cas.codec.base import CodecTag
+from cas.codec.element import Element
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import BlobId, ObjectId, blob_id
 from cas.objects.kind import Kind
@@ -10,8 +12,10 @@ from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
 from tests.support.builders import noise
+from tests.support.faulty import RecordingBackend
 from tests.support.stores import Shelf
 
+MIB = 1024 * 1024
 DATA = noise(1, 5000)
 ID = blob_id(DATA)
 
@@ -54,7 +58,7 @@ class TestOrder:
         assert numbers[0] < numbers[1]
 
     def test_it_is_the_same_whatever_the_index_is_made_of(self, shelf: Shelf) -> None:
-        from cas.store.index import merge
+        from cas.store.merge import merge
 
         put(shelf, whole(), as_recipe(shelf), whole(depth=1))
         before = shelf.store.index.find(ID)
@@ -79,6 +83,41 @@ class TestReading:
         target = bytearray(5000)
         shelf.store.fill(BlobId(ID), memoryview(target))
         assert target == DATA
+
+    def test_a_slice_reads_only_the_pieces_that_it_touches(self) -> None:
+        backend = RecordingBackend(MemoryBackend())
+        shelf = Shelf(backend)
+        writer = shelf.writer()
+        data = noise(2, 40 * 1024 * 1024)
+        id = writer.blob(data, Element(4))
+        shelf.publish(writer)
+        shelf.store.locate(id)
+        before = backend.bytes_read
+        found = b"".join(shelf.store.slice(id, 9 * MIB - 5, 9 * MIB + 5))
+        assert found == data[9 * MIB - 5 : 9 * MIB + 5]
+        assert backend.bytes_read - before < 5 * MIB
+
+    def test_many_blobs_fill_their_own_targets(self, shelf: Shelf) -> None:
+        writer = shelf.writer()
+        blobs = [noise(seed, size) for seed, size in enumerate([0, 1, 70_000, 5 * MIB, 70_000])]
+        ids = [writer.blob(data, Element(4)) for data in blobs]
+        shelf.publish(writer)
+        targets = [bytearray(len(data)) for data in blobs]
+        views = [memoryview(target) for target in targets]
+        shelf.store.fill_all(zip(ids, views, strict=True))
+        assert targets == blobs
+
+    def test_a_piece_that_was_stored_as_a_recipe_is_stored_whole_as_well(
+        self, shelf: Shelf
+    ) -> None:
+        block = noise(3, 4 * MIB)
+        writer = shelf.writer()
+        id = writer.blob(block)
+        assert writer.piece(block, Element(4)) == id
+        whole = writer.blob(block + block[:MIB], Element(4))
+        shelf.publish(writer)
+        assert not [p for p in shelf.store.index.find(id)[:1] if p.row.codec == RECIPE]
+        assert shelf.store.read(Kind.BLOB, whole) == block + block[:MIB]
 
     def test_what_is_nowhere_is_not_found(self, shelf: Shelf) -> None:
         with pytest.raises(NotFoundError, match=f"blob {ID} not found"):
