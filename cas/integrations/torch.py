@@ -14,7 +14,7 @@ import torch
 
 from cas.errors import CorruptionError, UnsupportedError
 from cas.objects.canonical import Value
-from cas.objects.framework import TensorView
+from cas.objects.framework import Memory, TensorView
 from cas.objects.manifest import DTYPES, MAX_LENGTH, TensorRow
 
 SIZE = "torch.Size"
@@ -94,7 +94,7 @@ class TorchFramework:
             raise CorruptionError(f"state: {tag} does not hold one name")
         return _dtype(name) if tag == DTYPE else _device(name)
 
-    def tensor(self, row: TensorRow, data: bytearray, extra: tuple[str, ...]) -> object:
+    def tensor(self, row: TensorRow, data: Memory, extra: tuple[str, ...]) -> object:
         """Return the tensor of `row`, on the CPU, over the memory of `data`."""
         _expect_little_endian()
         if extra:

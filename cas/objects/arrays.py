@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from cas.errors import CorruptionError
 from cas.objects.canonical import Value
-from cas.objects.framework import TensorView
+from cas.objects.framework import Memory, TensorView
 from cas.objects.manifest import DTYPES, TensorRow
 
 if TYPE_CHECKING:
@@ -28,6 +28,13 @@ NAMES = frozenset(
 )
 SCALAR = "numpy"
 BIG_ENDIAN: Final = ">"
+
+
+def memory(nbytes: int) -> Memory:
+    """Return writable bytes of any content: to fill a bytearray with zeros first takes longer."""
+    import numpy as np
+
+    return np.empty(nbytes, np.uint8).data
 
 
 class NumpyFramework:
@@ -93,7 +100,7 @@ class NumpyFramework:
             raise CorruptionError(f"state: {tag} does not hold one {name}")
         return np.frombuffer(data, np.dtype(name).newbyteorder("<")).astype(name)[0]
 
-    def tensor(self, row: TensorRow, data: bytearray, extra: tuple[str, ...]) -> object:
+    def tensor(self, row: TensorRow, data: Memory, extra: tuple[str, ...]) -> object:
         """Return the array of `row` in the byte order that it had."""
         import numpy as np
 

@@ -10,6 +10,8 @@ from typing import Protocol
 from cas.objects.canonical import Value
 from cas.objects.manifest import TensorRow
 
+Memory = bytearray | memoryview  # writable bytes that a tensor is made over
+
 
 @dataclass(frozen=True, slots=True)
 class TensorView:
@@ -59,5 +61,5 @@ class Framework(Protocol):
     def decode(self, tag: str, args: Sequence[Value]) -> object:
         """Return the value that stands under `tag`."""
 
-    def tensor(self, row: TensorRow, data: bytearray, extra: tuple[str, ...]) -> object:
+    def tensor(self, row: TensorRow, data: Memory, extra: tuple[str, ...]) -> object:
         """Return the tensor of `row`, which takes over the memory of `data`."""

@@ -12,12 +12,12 @@ from cas.codec.element import Element
 from cas.errors import CorruptionError
 from cas.ids import BlobId, blob_id
 from cas.objects.elements import element_of
-from cas.objects.framework import Framework
+from cas.objects.framework import Framework, Memory
 from cas.objects.manifest import INLINE_LIMIT, State, TensorRow
 from cas.objects.pystate import Flat, flatten, unflatten
 
 WriteBlob = Callable[[memoryview, Element], BlobId]
-ReadBlob = Callable[[BlobId, int], bytearray]
+ReadBlob = Callable[[BlobId, int], Memory]
 
 
 def build_state(value: object, frameworks: Sequence[Framework], write_blob: WriteBlob) -> State:
@@ -52,7 +52,7 @@ def load_state(state: State, frameworks: Sequence[Framework], read_blob: ReadBlo
         if not 0 <= number < len(state.rows):
             raise CorruptionError(f"state: there is no row {number}")
         row = state.rows[number]
-        data = bytearray(row.data) if row.data is not None else read_blob(row.id, row.nbytes)
+        data = read_blob(row.id, row.nbytes) if row.data is None else bytearray(row.data)
         if len(data) != row.nbytes:
             raise CorruptionError(f"state: {row.label} has {len(data)} bytes, not {row.nbytes}")
         return framework.tensor(row, data, extra)

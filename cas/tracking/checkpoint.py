@@ -11,7 +11,9 @@ from typing import Any
 
 from cas.errors import InvalidInputError, NotFoundError
 from cas.ids import BlobId, CommitId, ManifestId
+from cas.objects.arrays import memory
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN
+from cas.objects.framework import Memory
 from cas.objects.manifest import State
 from cas.objects.states import build_state, load_state
 from cas.objects.tree import Entry, EntryKind
@@ -58,16 +60,16 @@ def read_state(repo: Repo, id: ManifestId) -> Any:
     if not isinstance(state, State):
         raise InvalidInputError(f"{id} is a series of metrics, not a state")
 
-    wanted = [(row.id, bytearray(row.nbytes)) for row in state.rows if row.data is None]
-    memory: dict[BlobId, list[bytearray]] = {}
+    wanted = [(row.id, memory(row.nbytes)) for row in state.rows if row.data is None]
+    targets: dict[BlobId, list[Memory]] = {}
     for blob, target in wanted:
-        memory.setdefault(blob, []).append(target)
+        targets.setdefault(blob, []).append(target)
     try:
         repo.store.fill_all((blob, memoryview(target)) for blob, target in wanted)
     except NotFoundError as error:
         raise NotFoundError("data of state", id.hex()[:10], PRUNED) from error
     # Each row is asked for once, and has memory of its own also where two rows are equal.
-    return load_state(state, frameworks.needed(state), lambda blob, _: memory[blob].pop())
+    return load_state(state, frameworks.needed(state), lambda blob, _: targets[blob].pop())
 
 
 def checkpoint_at(repo: Repo, rev: str) -> CommitId:
