@@ -24,19 +24,18 @@ def ls(session: Session, rev: str, *, recursive: bool) -> None:
     """List what a revision holds.
 
     Kind, mode, size, id and name of each entry: the payload first, then the record; a directory in
-    both is listed as one. Of a state: path, dtype, shape and id of its tensors. Of a series: its
-    metrics. The id of a file is what `b3sum` prints.
+    both is listed as one. Of a state, and of a file of tensors (safetensors, .npy, .npz,
+    torch.save, GGUF): id, dtype, shape and path of each tensor; it has one id wherever it stands.
+    Of a series: its metrics. The id of a file is what `b3sum` prints.
     """
-    from cas.ids import ManifestId
-    from cas.objects.tree import EntryKind
     from cas.repo.contents import at, inside, top
     from cas.repo.revision import resolve_path
 
     repo = session.repo
     id, path = resolve_path(repo, rev)
     found = at(repo, id, path) if path else []
-    if found and found[0].entry.kind in {EntryKind.STATE, EntryKind.SERIES}:
-        rows = rows_of(repo.manifest(ManifestId(found[0].entry.id)))
+    rows = _inner_rows(repo, found[0]) if found else None
+    if rows is not None:
         session.emit(rows, lambda: render.table([_cells(row) for row in rows]))
         return
     if found and not found[0].folder:
@@ -49,6 +48,33 @@ def ls(session: Session, rev: str, *, recursive: bool) -> None:
         [_data(same) for same in listed],
         lambda: render.table([_line(same, front) for same in listed], right=(2,)),
     )
+
+
+def _inner_rows(repo: "Repo", held: "Held") -> list[dict[str, Any]] | None:
+    """Return what a state, a series or a file of tensors holds; None for anything else."""
+    from cas.ids import BlobId, ManifestId
+    from cas.objects.tree import EntryKind
+
+    entry = held.entry
+    if entry.kind in {EntryKind.STATE, EntryKind.SERIES}:
+        return rows_of(repo.manifest(ManifestId(entry.id)))
+    if entry.kind is not EntryKind.FILE or not entry.stored:
+        return None
+    from cas.repo.tensors import tensors_of
+
+    listing = tensors_of(repo, BlobId(entry.id))
+    if listing is None:
+        return None
+    return [
+        {
+            "path": tensor.name,
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "size_bytes": tensor.nbytes,
+            "id": str(tensor.id) if tensor.id else None,
+        }
+        for tensor in listing.tensors
+    ]
 
 
 def rows_of(manifest: "Manifest") -> list[dict[str, Any]]:
@@ -74,7 +100,7 @@ def rows_of(manifest: "Manifest") -> list[dict[str, Any]]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if "dtype" in row:
-        return [row["id"], row["dtype"], str(row["shape"]), printable(row["path"])]
+        return [row["id"] or "-", row["dtype"], str(row["shape"]), printable(row["path"])]
     return [row["id"], render.count(row["count"], "point"), printable(row["name"])]
 
 

@@ -27,9 +27,10 @@ UNKNOWN: Final = 3  # as for everything else that is not found
 def whence(session: Session, file: str) -> int:
     """Say which commits a file belongs to.
 
-    A file is known by its content, wherever it lies. Weights (safetensors, .npy, torch.save) are
-    also known by their tensors, from whatever program the file is. Exit code 3 when nothing is
-    known.
+    A file is known by its content, wherever it lies. Weights (safetensors, .npy, .npz, torch.save,
+    GGUF) are also known by their tensors, which are looked for in checkpoints and in files of any
+    of these kinds; told is what has all of them, else what comes nearest. Exit code 3 when nothing
+    is known.
     """
     from cas.lineage.whence import whence as ask
     from cas.plain import plain

@@ -1,34 +1,33 @@
 """Which commits a file on disk belongs to: by its blob id, and by the tensors in it.
 
 A tensor has one id wherever it stands, so a weights file that cas never wrote is still known by
-what is in it. Every tree that refs reach is looked at, each once. What was pruned is gone, the ids
-of its tensors included: only kept payloads can be found.
+what is in it: by the states that have its tensors, and by the committed files of any kind. Every
+tree that refs reach is looked at, each once. What was pruned is gone, the ids of its tensors
+included: only kept payloads can be found.
 """
 
-import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from cas.errors import BackendError, CorruptionError, InvalidInputError, NotFoundError
-from cas.ids import BlobHasher, BlobId, CommitId, ManifestId, ObjectId
+from cas.errors import CorruptionError, NotFoundError
+from cas.ids import BlobId, CommitId, ManifestId, ObjectId
+from cas.lineage.filetensors import Committed, Key, TensorFile, read_file
 from cas.lineage.title import title
 from cas.objects.commit import Commit
-from cas.objects.containers.files import FoundTensor, format_of, tensors_in
-from cas.objects.manifest import INLINE_LIMIT, State
-from cas.objects.tree import EntryKind
+from cas.objects.manifest import State
+from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
 from cas.repo.layout import HOLDS
 from cas.repo.names import MAX_NESTING
 from cas.repo.repo import Repo
 
-WINDOW: Final = 4 * 1024 * 1024
-NEAREST: Final = 5  # states that have only some of a file's tensors
+NEAREST: Final = 5  # states and files that have only some of a file's tensors
 
-Key = tuple[BlobId, str, tuple[int, ...]]  # id, dtype and shape of a tensor
 Part = str | int | None
+Place = tuple[CommitId, bytes]
+Found = tuple[bytes, EntryKind, ObjectId]  # by its path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A state, or one part of it (`model`), that has some of a file's tensors.
+    """A state, one part of it (`model`), or a committed file that has some of a file's tensors.
 
     `equal` of the file's tensors are in it; it has `tensors` itself.
     """
@@ -61,10 +60,10 @@ class Match:
 class Answer:
     """What is known of a file.
 
-    `exact` are the commits that hold these very bytes. `matches` are states with its tensors, most
-    equal tensors first, then the newest. `tensors` is None for a file without known tensors; those
-    that are `not_compared` lie in it in another way than row by row. `pruned` commits have a
-    payload that is gone.
+    `exact` are the commits that hold these very bytes. `matches` are states and other files with
+    its tensors, most equal tensors first, then the newest. `tensors` is None for a file without
+    known tensors; those that are `not_compared` lie in it in another way than row by row. `pruned`
+    commits have a payload that is gone.
     """
 
     path: str
@@ -89,82 +88,20 @@ def whence(repo: Repo, path: Path, *, progress: Progress = SILENT) -> Answer:
     Raises NotFoundError, InvalidInputError for what is no file, BackendError when it cannot be
     read.
     """
-    contents = _read(path, progress)
-    scan = _Scan(repo, contents.id)
+    file = read_file(path, progress)
+    scan = _Scan(repo, file.id, Committed(repo, file))
     scan.run(progress)
-    keys = [key for key in contents.keys if key is not None]
     return Answer(
         path=str(path),
-        id=contents.id,
-        size_bytes=contents.size,
-        format=contents.format,
-        tensors=None if contents.format is None else len(contents.keys),
-        not_compared=len(contents.keys) - len(keys),
+        id=file.id,
+        size_bytes=file.size,
+        format=file.kind,
+        tensors=None if file.kind is None else file.tensors,
+        not_compared=file.tensors - len(file.keys),
         exact=tuple(scan.holders(scan.files)),
-        matches=tuple(_matches(scan, keys)) if keys else (),
+        matches=tuple(_matches(scan, file)) if file.keys else (),
         pruned=scan.pruned,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """A file as it was read; a key is None for a tensor that cannot be compared."""
-
-    id: BlobId
-    size: int
-    format: str | None
-    keys: tuple[Key | None, ...]
-
-
-def _read(path: Path, progress: Progress) -> _Contents:
-    try:
-        # Not a pipe, which would be waited for, nor anything else that only looks like a file.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidInputError(f"{path} is no file: name one file")
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            progress.start("read", size)
-            id = _hashed(file, 0, size, progress)
-            progress.finish()
-            found = tensors_in(file)
-            kind = None if found is None else format_of(file)
-            ids: dict[tuple[int, int], BlobId] = {}
-            keys = tuple(_key(file, tensor, ids) for tensor in found or ())
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError("file", str(path)) from None
-    except OSError as error:
-        raise BackendError(f"cannot read {path}: {error.strerror or error}") from error
-    return _Contents(id, size, kind, keys)
-
-
-def _key(file: BinaryIO, tensor: FoundTensor, ids: dict[tuple[int, int], BlobId]) -> Key | None:
-    if tensor.offset is None:
-        return None
-    span = (tensor.offset, tensor.nbytes)
-    if span not in ids:
-        ids[span] = _hashed(file, *span, SILENT)
-    return ids[span], tensor.dtype, tensor.shape
-
-
-def _hashed(file: BinaryIO, offset: int, length: int, progress: Progress) -> BlobId:
-    hasher = BlobHasher()
-    file.seek(offset)
-    while length:
-        data = file.read(min(length, WINDOW))
-        if not data:
-            raise BackendError(f"{file.name} became shorter while it was read: try again")
-        hasher.update(data)
-        length -= len(data)
-        progress.advance(len(data))
-    return hasher.id()
-
-
-@dataclass(frozen=True, slots=True)
-class _Inside:
-    """What is of interest in a directory, by path below it."""
-
-    files: tuple[bytes, ...] = ()
-    states: tuple[tuple[bytes, ManifestId], ...] = ()
 
 
 @dataclass(slots=True)
@@ -173,11 +110,13 @@ class _Scan:
 
     repo: Repo
     wanted: BlobId
+    committed: Committed
     commits: dict[CommitId, Commit] = field(default_factory=dict)
-    files: list[tuple[CommitId, bytes]] = field(default_factory=list)
-    states: dict[ManifestId, list[tuple[CommitId, bytes]]] = field(default_factory=dict)
+    files: list[Place] = field(default_factory=list)
+    similar: dict[BlobId, list[Place]] = field(default_factory=dict)
+    states: dict[ManifestId, list[Place]] = field(default_factory=dict)
     pruned: int = 0
-    _trees: dict[ObjectId, _Inside] = field(default_factory=dict)
+    _trees: dict[ObjectId, tuple[Found, ...]] = field(default_factory=dict)
 
     def run(self, progress: Progress) -> None:
         """Look at everything."""
@@ -193,11 +132,11 @@ class _Scan:
             progress.advance()
         progress.finish()
 
-    def holders(self, places: list[tuple[CommitId, bytes]]) -> Iterator[Holder]:
+    def holders(self, places: list[Place]) -> Iterator[Holder]:
         """Yield the commits of these places, the newest first."""
         refs = self.repo.root.refs
 
-        def age(place: tuple[CommitId, bytes]) -> tuple[int, int, bytes]:
+        def age(place: Place) -> tuple[int, int, bytes]:
             commit = self.commits[place[0]]
             return -(commit.time or 0), -commit.seq, place[1]
 
@@ -213,7 +152,7 @@ class _Scan:
                 held=commit.payload is None or f"{HOLDS}{id}" in refs,
             )
 
-    def newest(self, places: list[tuple[CommitId, bytes]]) -> int:
+    def newest(self, places: list[Place]) -> int:
         """Return the time of the newest commit of these places."""
         return max((self.commits[id].time or 0 for id, _ in places), default=0)
 
@@ -225,49 +164,80 @@ class _Scan:
                 commit = self.commits[id] = self.repo.commit(id)
                 pending.extend(parent.commit for parent in commit.parents)
 
-    def _take(self, id: CommitId, inside: _Inside) -> None:
-        self.files.extend((id, path) for path in inside.files)
-        for path, state in inside.states:
-            self.states.setdefault(state, []).append((id, path))
+    def _take(self, id: CommitId, inside: tuple[Found, ...]) -> None:
+        for path, kind, found in inside:
+            if kind is EntryKind.STATE:
+                self.states.setdefault(ManifestId(found), []).append((id, path))
+            elif found == self.wanted:
+                self.files.append((id, path))
+            else:
+                self.similar.setdefault(BlobId(found), []).append((id, path))
 
-    def _inside(self, tree: ObjectId, depth: int) -> _Inside:
+    def _inside(self, tree: ObjectId, depth: int) -> tuple[Found, ...]:
         """Return what is of interest in a directory; each is read once."""
         if tree in self._trees:
             return self._trees[tree]
         if depth > MAX_NESTING:
             raise CorruptionError(f"tree {tree} is nested more than {MAX_NESTING} folders deep")
-        files: list[bytes] = []
-        states: list[tuple[bytes, ManifestId]] = []
+        found: list[Found] = []
         for entry in self.repo.entries(tree):
-            if entry.kind is EntryKind.FILE and entry.id == self.wanted:
-                files.append(entry.name)
-            elif entry.kind is EntryKind.STATE and entry.stored:
-                states.append((entry.name, ManifestId(entry.id)))
-            elif entry.kind is EntryKind.TREE and entry.stored:
+            if entry.kind is EntryKind.TREE and entry.stored:
                 below = self._inside(entry.id, depth + 1)
-                files.extend(entry.name + b"/" + path for path in below.files)
-                states.extend((entry.name + b"/" + path, id) for path, id in below.states)
-        self._trees[tree] = _Inside(tuple(files), tuple(states))
+                found.extend((entry.name + b"/" + path, kind, id) for path, kind, id in below)
+            elif self._matters(entry):
+                found.append((entry.name, entry.kind, entry.id))
+        self._trees[tree] = tuple(found)
         return self._trees[tree]
 
+    def _matters(self, entry: Entry) -> bool:
+        if entry.kind is EntryKind.FILE and entry.id == self.wanted:
+            return True
+        if entry.kind is EntryKind.FILE and entry.stored:
+            return self.committed.score(entry.id, entry.size) is not None
+        return entry.kind is EntryKind.STATE and entry.stored
 
-def _matches(scan: _Scan, keys: list[Key]) -> Iterator[Match]:
-    """Yield the states that have all of the tensors, or else those that have most of them."""
-    ranked = []
+
+def _matches(scan: _Scan, file: TensorFile) -> Iterator[Match]:
+    """Yield what has all of the tensors, or else what has most of them."""
+    ranked = [*_of_states(scan, file), *_of_files(scan)]
+    ranked.sort(key=lambda row: (-row.equal, -row.newest, row.id))
+    whole = [row for row in ranked if row.equal == len(file.keys)]
+    for row in whole or ranked[:NEAREST]:
+        part = None if row.part is None else str(row.part)
+        yield Match(row.equal, row.tensors, part, tuple(scan.holders(row.places)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A state or file with some of the tensors."""
+
+    equal: int
+    newest: int
+    id: ObjectId
+    tensors: int
+    part: Part
+    places: list[Place]
+
+
+def _of_states(scan: _Scan, file: TensorFile) -> Iterator[_Ranked]:
     for id, places in scan.states.items():
         state = scan.repo.manifest(id)
         if isinstance(state, State):
-            equal, size, part = _best_part(state, keys)
-            if equal and _tells(state, keys, equal):
-                ranked.append((-equal, -scan.newest(places), id, size, part))
-    ranked.sort(key=lambda row: row[:3])
-    whole = [row for row in ranked if -row[0] == len(keys)]
-    for equal, _, id, size, part in whole or ranked[:NEAREST]:
-        holders = tuple(scan.holders(scan.states[id]))
-        yield Match(-equal, size, None if part is None else str(part), holders)
+            equal, size, part = _best_part(state, file.keys)
+            found = {(row.id, row.dtype, row.shape) for row in state.rows} if equal else set()
+            if equal and file.tells(found, equal):
+                yield _Ranked(equal, scan.newest(places), id, size, part, places)
 
 
-def _best_part(state: State, keys: list[Key]) -> tuple[int, int, Part]:
+def _of_files(scan: _Scan) -> Iterator[_Ranked]:
+    for id, places in scan.similar.items():
+        size = scan.repo.store.shape(id)[0]
+        score = scan.committed.score(id, size)
+        if score is not None:
+            yield _Ranked(score[0], scan.newest(places), id, score[1], None, places)
+
+
+def _best_part(state: State, keys: tuple[Key, ...]) -> tuple[int, int, Part]:
     """Return how many tensors are equal in the part that has most of them, its size and name.
 
     The whole state comes last: `model` says more, where it has just as many.
@@ -284,11 +254,3 @@ def _best_part(state: State, keys: list[Key]) -> tuple[int, int, Part]:
     counts = {name: sum(key in found for key in keys) for name, found in parts.items()}
     best = max(counts, key=lambda name: (counts[name], name is not None), default=None)
     return (counts[best], sizes[best], best) if counts else (0, 0, None)
-
-
-def _tells(state: State, keys: list[Key], equal: int) -> bool:
-    """Say whether equal tensors mean anything: zeros and counters are equal everywhere."""
-    if equal == len(keys):
-        return True
-    sizes: Mapping[Key, int] = {(row.id, row.dtype, row.shape): row.nbytes for row in state.rows}
-    return any(sizes.get(key, 0) > INLINE_LIMIT for key in keys)

@@ -95,6 +95,10 @@ class PackedStore:
             return b"".join(self.pieces(BlobId(id)))
         return bytes(self._joined(kind, id))
 
+    def whole(self, id: BlobId) -> Buffer:
+        """Return a blob's bytes, read on this thread: a job of the pool waits for no other."""
+        return self._joined(Kind.BLOB, id)
+
     def pieces(self, id: BlobId) -> Iterator[Buffer]:
         """Yield a blob's bytes piece by piece, each checked, in bounded memory."""
         return self.slice(id)

@@ -1,6 +1,7 @@
 """`cas ls` lists what a commit holds, as one folder."""
 
 import os
+import struct
 from pathlib import Path
 
 from cas.ids import blob_id
@@ -10,6 +11,7 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from tests.cli.conftest import Cas
 from tests.support.builders import RunBuilder, commit_files, noise, set_ref
+from tests.support.tensorfiles import archive, safetensors, state_dict, tensor
 
 
 def test_kind_mode_size_id_and_name(cas: Cas, repo: Repo, place: Path) -> None:
@@ -62,6 +64,39 @@ def test_the_tensors_of_a_state(cas: Cas, repo: Repo) -> None:
     assert row["id"] == str(blob_id(noise(1, 1000)))
     (metric,) = cas("ls", "e/run:metrics", "--json").json
     assert (metric["name"], metric["count"]) == ("loss", 1)
+
+
+def test_the_tensors_of_a_file(cas: Cas, repo: Repo) -> None:
+    weights = noise(1, 400)
+    turned = tensor("0", (10, 10), strides=(1, 10))
+    pushed = state_dict({"w": tensor("0", (10, 10)), "t": turned})
+    small = safetensors({"w": ("F32", [10, 10], weights), "n": ("I64", [], bytes(8))})
+    commit_files(repo, {"w.pt": archive(pushed, {"0": weights}), "w": small, "text": b"text"})
+    id = str(blob_id(weights))
+    assert [line.split(maxsplit=1) for line in cas("ls", "HEAD:w.pt").lines] == [
+        [id, "float32  [10, 10]  w"],
+        ["-", "float32  [10, 10]  t"],
+    ]
+    assert cas("ls", "HEAD:w", "--json").json == [
+        {"path": "w", "dtype": "float32", "shape": [10, 10], "size_bytes": 400, "id": id},
+        {
+            "path": "n",
+            "dtype": "int64",
+            "shape": [],
+            "size_bytes": 8,
+            "id": str(blob_id(bytes(8))),
+        },
+    ]
+    assert cas("ls", "HEAD:w.pt", "--json").json[1]["id"] is None
+    assert cas("ls", "HEAD:text").lines[0].startswith("file ")
+    assert len(cas("ls").lines) == 3
+
+
+def test_a_file_that_lies_about_its_tensors_is_a_file(cas: Cas, repo: Repo) -> None:
+    commit_files(repo, {"bad": struct.pack("<Q", 2**62) + b"{" + bytes(100)})
+    result = cas("ls", "HEAD:bad")
+    assert result.code == 0
+    assert result.lines[0].split()[0] == "file"
 
 
 def test_a_pruned_payload_that_is_gone_leaves_the_record(cas: Cas, repo: Repo) -> None:

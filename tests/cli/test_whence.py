@@ -6,6 +6,7 @@ import numpy as np
 
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
+from tests.support.builders import commit_files
 from tests.support.lineage import checkpoint, make, prune
 from tests.support.tensorfiles import safetensors
 
@@ -44,6 +45,18 @@ def test_all_and_some_tensors_are_told_apart(cas: Cas, repo: Repo, place: Path) 
         rows = {"w": ("F32", [100], WEIGHTS.tobytes()), "b": ("F32", [100], other)}
         (place / "f").write_bytes(safetensors(rows))
         assert cas("whence", "f").lines[1] == expected
+
+
+def test_a_committed_file_is_the_nearest(cas: Cas, repo: Repo, place: Path) -> None:
+    rows = {n: ("F32", [100], (WEIGHTS + n).tobytes()) for n in range(3)}
+    held = safetensors({str(n): row for n, row in rows.items()})
+    id = commit_files(repo, {"old.safetensors": held})
+    rows[2] = ("F32", [100], (WEIGHTS - 1).tobytes())
+    (place / "w").write_bytes(safetensors({f"renamed.{n}": row for n, row in rows.items()}))
+    lines = cas("whence", "w").lines
+    assert lines[1] == "2 of 3 tensors are among the 3 of"
+    assert id.short in lines[2]
+    assert "old.safetensors" in lines[2]
 
 
 def test_an_unknown_file_is_exit_code_3(cas: Cas, repo: Repo, place: Path) -> None:

@@ -7,7 +7,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -99,6 +99,50 @@ def archive(pickled: bytes, data: Mapping[str, bytes], **options: Any) -> bytes:
             made.writestr(f"archive/data/{key}", raw)
         made.writestr("archive/version", "3\n")
     return out.getvalue()
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """Return an .npz file as NumPy writes it."""
+    import numpy as np
+
+    named: Any = dict(arrays)
+    out = io.BytesIO()
+    np.savez(out, **named)
+    return out.getvalue()
+
+
+def gguf_text(value: str) -> bytes:
+    """Return a text as GGUF writes it."""
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def gguf(
+    tensors: Mapping[str, tuple[int, list[int], bytes]],
+    values: Sequence[tuple[str, int, bytes]] = (),
+    *,
+    alignment: int = 32,
+    version: int = 3,
+    claims: tuple[int | None, int | None] = (None, None),
+) -> bytes:
+    """Return a GGUF file of tensors (kind, dimensions, data) and values (key, kind, bytes).
+
+    `claims` are how many of both it says that it has.
+    """
+    counts = [
+        len(had) if said is None else said
+        for had, said in zip((tensors, values), claims, strict=True)
+    ]
+    out = struct.pack("<4sIQQ", b"GGUF", version, *counts)
+    for key, kind, raw in values:
+        out += gguf_text(key) + struct.pack("<I", kind) + raw
+    data = b""
+    for name, (kind, shape, raw) in tensors.items():
+        out += (
+            gguf_text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape)
+        )
+        out += struct.pack("<IQ", kind, len(data))
+        data += raw + bytes(-len(raw) % alignment)
+    return out + bytes(-len(out) % alignment) + data
 
 
 class Touch:

@@ -1,54 +1,64 @@
 """Which tensors a file holds and where, for the kinds of files that are known.
 
-Recognised by content, never by name: safetensors, .npy, torch.save. Headers are parsed strictly and
-without executing anything; a file with anything odd about it is opaque bytes, which is no error.
+Recognised by content, never by name: safetensors, .npy, .npz, torch.save, GGUF. Headers are parsed
+strictly and without executing anything; a file with anything odd about it is opaque bytes, which
+is no error.
 """
 
 import os
 from importlib import import_module
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
-from cas.objects.containers.found import FoundTensor
+from cas.objects.containers.found import Contents, FoundTensor, OddError, Span
 
-__all__ = ["FoundTensor", "format_of", "tensors", "tensors_in"]
+__all__ = ["Contents", "FoundTensor", "Span", "contents_in", "may_be_known"]
 
+HEAD: Final = 9
+ZIP: Final = "zip"
+# The readers by the bytes that their files begin with; safetensors begins with a length.
+MODULES: Final = {b"PK\x03\x04": ZIP, b"\x93NUMPY": "npy", b"GGUF": "gguf"}
 SAFETENSORS: Final = "safetensors"
-NPY: Final = "npy"
-TORCH: Final = "torch.save"
-HEAD: Final = 16
-MODULES: Final = {SAFETENSORS: "safetensors", NPY: "npy", TORCH: "torchzip"}
 
 
-def tensors(path: Path) -> list[FoundTensor] | None:
-    """Return the tensors of a file, None when it is not one that is known; raise OSError."""
-    with path.open("rb") as file:
-        return tensors_in(file)
+def contents_in(file: BinaryIO) -> Contents | None:
+    """Return what is in an open file, None when it is not one that is known; raise OSError.
 
-
-def tensors_in(file: BinaryIO) -> list[FoundTensor] | None:
-    """Return the tensors of an open file, None when it is not one that is known."""
-    kind = format_of(file)
-    if kind is None:
+    Reads the header, wherever it lies, and in memory bounded by what is sensible for one.
+    """
+    file.seek(0)
+    module = _module(file.read(HEAD))
+    if module is None:
         return None
     size = file.seek(0, os.SEEK_END)
     try:
+        if module == ZIP:
+            return _archive(file, size)
         # The readers are loaded only for a file that may be theirs.
-        found: list[FoundTensor] = import_module(f"cas.objects.containers.{MODULES[kind]}").read(
-            file, size
-        )
+        reader = import_module(f"cas.objects.containers.{module}")
+        return cast("Contents", reader.read(file, size))
     except ValueError:
         # OddError, or what a decoder of text or numbers raises: not to the last byte as it should.
         return None
-    return found
 
 
-def format_of(file: BinaryIO) -> str | None:
-    """Return which kind of file this seems to be by its first bytes."""
-    file.seek(0)
-    head = file.read(HEAD)
-    if head.startswith(b"PK\x03\x04"):
-        return TORCH
-    if head.startswith(b"\x93NUMPY"):
-        return NPY
-    return SAFETENSORS if len(head) > 9 and head[8:9] == b"{" else None
+def may_be_known(head: bytes) -> bool:
+    """Say by its first HEAD bytes whether a file is worth a look."""
+    return _module(head) is not None
+
+
+def _module(head: bytes) -> str | None:
+    for magic, module in MODULES.items():
+        if head.startswith(magic):
+            return module
+    return SAFETENSORS if head[8:9] == b"{" else None
+
+
+def _archive(file: BinaryIO, size: int) -> Contents:
+    from cas.objects.containers import npz, torchzip, zips
+
+    found = zips.members(file, size)
+    if not found:
+        raise OddError("an empty archive")
+    if all(member.name.endswith(npz.SUFFIX) for member in found):
+        return npz.read(file, size, found)
+    return torchzip.read(file, size, found)

@@ -1,17 +1,18 @@
-"""What the readers of tensor files share: a tensor that was found, and bounded reading.
+"""What the readers of tensor files share: what they found, and bounded reading.
 
 A reader raises OddError for whatever it does not know to the last byte: such a file is opaque
 bytes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO, Final
 
-from cas.objects.manifest import DTYPES, MAX_DIMENSIONS
+from cas.objects.manifest import DTYPES, INLINE_LIMIT, MAX_DIMENSIONS
 
 MAX_HEADER: Final = 16 * 1024 * 1024
-MAX_TENSORS: Final = 1_000_000
+MAX_TENSORS: Final = 256 * 1024
 MAX_NAME: Final = 1024
 
 
@@ -24,7 +25,8 @@ class FoundTensor:
     """A tensor in a file: its row-major, little-endian bytes are those from `offset` on.
 
     `offset` is None for one whose elements are no whole storage of the file, or lie in it in
-    another order. Tensors that are tied share their bytes.
+    another order. Tensors that are tied share their bytes. Blocks of quantised numbers have the
+    name of their kind as dtype, one that no state knows.
     """
 
     name: str
@@ -32,6 +34,52 @@ class FoundTensor:
     shape: tuple[int, ...]
     offset: int | None
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A run of bytes in a file that is numbers of `dtype`, "" when nobody says of which."""
+
+    offset: int
+    nbytes: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a reader found: the kind of file, its tensors, and the spans to cut it at.
+
+    Spans are in order and do not overlap. A tensor that has an offset and more bytes than stand in
+    a state's row is a span; a span may be no tensor.
+    """
+
+    kind: str
+    tensors: tuple[FoundTensor, ...]
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def of(
+        cls, kind: str, tensors: Iterable[FoundTensor], spans: Iterable[Span], size: int
+    ) -> "Contents":
+        """Return what was found in a file of `size` bytes; equal spans are one, small ones none."""
+        cuts = sorted({span for span in spans if span.nbytes > INLINE_LIMIT})
+        end = 0
+        for span in cuts:
+            if span.offset < end:
+                raise OddError(f"tensors overlap at byte {span.offset}")
+            end = span.offset + span.nbytes
+        if end > size:
+            raise OddError(f"tensors up to byte {end} of {size}")
+        return cls(kind, tuple(tensors), tuple(cuts))
+
+
+def spans_of(tensors: Iterable[FoundTensor]) -> Iterable[Span]:
+    """Return where tensors of known dtypes lie."""
+    return (
+        Span(tensor.offset, tensor.nbytes, tensor.dtype)
+        for tensor in tensors
+        if tensor.offset is not None
+    )
 
 
 def read_exactly(file: BinaryIO, offset: int, length: int) -> bytes:

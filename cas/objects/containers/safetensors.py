@@ -9,14 +9,20 @@ from typing import Any, BinaryIO, Final
 
 from cas.objects.containers.found import (
     MAX_HEADER,
+    MAX_TENSORS,
+    Contents,
     FoundTensor,
     OddError,
     check_text,
     read_exactly,
     size_of,
+    spans_of,
 )
 
+KIND: Final = "safetensors"
 LENGTH: Final = Struct("<Q")
+# A tensor takes one object and two lists, and more than 48 bytes to say so.
+DENSE: Final = 16
 METADATA: Final = "__metadata__"
 FIELDS: Final = frozenset({"dtype", "shape", "data_offsets"})
 # Its names for dtypes; those of less than a byte are not known here, so their files stay opaque.
@@ -41,8 +47,8 @@ NAMES: Final = {
 }
 
 
-def read(file: BinaryIO, size: int) -> list[FoundTensor]:
-    """Return the tensors of a safetensors file of `size` bytes, in the order of their bytes."""
+def read(file: BinaryIO, size: int) -> Contents:
+    """Return what is in a safetensors file of `size` bytes, in the order of the bytes."""
     if size < LENGTH.size + 2:
         raise OddError("too short")
     (length,) = LENGTH.unpack(read_exactly(file, 0, LENGTH.size))
@@ -51,6 +57,8 @@ def read(file: BinaryIO, size: int) -> list[FoundTensor]:
         raise OddError(f"a header of {length} bytes")
     header = _parsed(read_exactly(file, LENGTH.size, length))
     _check_metadata(header.pop(METADATA, {}))
+    if len(header) > MAX_TENSORS:
+        raise OddError(f"{len(header)} tensors")
     tensors = [_tensor(name, fields, start) for name, fields in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset or 0, tensor.nbytes))
     at = start
@@ -60,12 +68,14 @@ def read(file: BinaryIO, size: int) -> list[FoundTensor]:
         at += tensor.nbytes
     if at != size:
         raise OddError("the tensors do not fill the file")
-    return tensors
+    return Contents.of(KIND, tensors, spans_of(tensors), size)
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     if raw[:1] != b"{":
         raise OddError("the header is no JSON object")
+    if raw.count(b"{") + raw.count(b"[") > len(raw) // DENSE + DENSE:
+        raise OddError("the header has more objects than tensors could need")
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
     except RecursionError:

@@ -14,7 +14,9 @@ from typing import Any, Final
 from cas.objects.containers.found import MAX_HEADER, MAX_TENSORS, OddError, check_text
 
 MAX_NESTING: Final = 64
-MAX_OPERATIONS: Final = 4_000_000
+MAX_OPERATIONS: Final = 3_000_000
+# From so many on, none of a state dict has fewer than two bytes each; one of empty dicts does.
+DENSE: Final = 500_000
 
 # The types of storages by the names that pickles give them.
 STORAGES: Final = {
@@ -89,13 +91,17 @@ class Box:
 _MARK: Final = object()
 
 
-def read(raw: bytes) -> list[tuple[str, Tensor]]:
-    """Return the tensors of a pickled state dict with their dotted names, each once per name."""
+def read(raw: bytes) -> tuple[list[tuple[str, Tensor]], list[Storage]]:
+    """Return the tensors of a pickled state dict with their dotted names, and all its storages.
+
+    A tensor comes once per name; a storage may come more than once, or be no tensor's.
+    """
     machine = _Machine()
     end = -1
     try:
         for number, (operation, argument, position) in enumerate(pickletools.genops(raw)):
-            if number >= MAX_OPERATIONS:
+            dense = number > DENSE and number * 2 > (position or 0)
+            if number >= MAX_OPERATIONS or dense:
                 raise OddError("too many operations")
             if operation.name == "STOP":
                 end = (position or 0) + 1
@@ -105,7 +111,7 @@ def read(raw: bytes) -> list[tuple[str, Tensor]]:
         raise OddError(f"no pickle of a state dict: {error}") from error
     if end != len(raw) or len(machine.stack) != 1 or machine.stack[0] is _MARK:
         raise OddError("the pickle does not end where it should")
-    return list(_tensors(machine.stack[0]))
+    return list(_tensors(machine.stack[0])), machine.storages
 
 
 class _Machine:
@@ -114,6 +120,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: list[Storage] = []
 
     def step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
@@ -180,7 +187,9 @@ class _Machine:
             case ["storage", Global(kind), str(key), str(), int(count)] if kind in STORAGES:
                 if type(count) is not int or count < 0:
                     raise OddError("a storage of a size that cannot be")
-                self.stack.append(Storage(key, STORAGES[kind], count))
+                storage = Storage(key, STORAGES[kind], count)
+                self.storages.append(storage)
+                self.stack.append(storage)
             case _:
                 raise OddError("a persistent id that is no storage")
 

@@ -3,15 +3,20 @@
 import io
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from cas.errors import BackendError, InvalidInputError, NotFoundError
-from cas.ids import blob_id
+from cas.ids import BlobId, CommitId, blob_id
 from cas.lineage.whence import Answer, whence
-from cas.objects.commit import COMMIT, INPUT, Parent
+from cas.objects.commit import COMMIT, INPUT, Commit, Parent
+from cas.objects.tree import Entry, EntryKind, build
+from cas.repo.cutting import store_tensors
 from cas.repo.repo import Repo
+from cas.repo.tensors import Listing, tensors_of
+from cas.repo.transaction import Transaction, transact
 from tests.support.builders import repository
 from tests.support.lineage import checkpoint, make, prune
 from tests.support.tensorfiles import archive, canary, safetensors, state_dict, tensor
@@ -185,6 +190,94 @@ class TestTensors:
         answer = ask(repo, file, archive(canary(str(tmp_path / "made")), {}))
         assert answer.format is None
         assert not (tmp_path / "made").exists()
+
+
+def committed(repo: Repo, data: bytes, *, time: int = 1) -> CommitId:
+    """Commit a file that is cut at its tensors."""
+
+    def write(tx: Transaction) -> CommitId:
+        found = store_tensors(tx.writer, io.BytesIO(data), len(data))
+        assert found is not None
+        tree = build([Entry(b"w.bin", EntryKind.FILE, *found, 0o644)], tx.writer.tree)
+        id = tx.record(Commit(kind=COMMIT, tree=tree.id, message="weights", time=time))
+        tx.set_ref(f"tags/{id.short}", id)
+        return id
+
+    return transact(repo, "commit", write)
+
+
+class TestCommittedFiles:
+    BIG: ClassVar = {f"layer{n}": RNG.normal(size=(100, 90)).astype(np.float32) for n in range(3)}
+
+    def torch(self, arrays: dict[str, np.ndarray]) -> bytes:
+        pushed = {n: tensor(str(k), a.shape) for k, (n, a) in enumerate(arrays.items())}
+        data = {str(k): a.tobytes() for k, a in enumerate(arrays.values())}
+        return archive(state_dict(pushed), data)
+
+    @pytest.mark.parametrize("small", [False, True])
+    def test_weights_are_known_by_a_file_of_another_kind(
+        self, repo: Repo, file: Path, *, small: bool
+    ) -> None:
+        if small:
+            id = make(repo, payload={"w.bin": self.torch(MODEL)})
+            answer = ask(repo, file, saved(MODEL))
+        else:
+            id = committed(repo, self.torch(self.BIG))
+            answer = ask(repo, file, saved(self.BIG))
+        assert answer.exact == ()
+        (match,) = answer.matches
+        assert (match.equal, match.tensors, match.part) == (3, 3, None)
+        assert [(one.commit, one.path) for one in match.holders] == [(id, "w.bin")]
+
+    def test_the_nearest_file_is_told(self, repo: Repo, file: Path) -> None:
+        committed(repo, saved(self.BIG))
+        changed = {**self.BIG, "layer1": self.BIG["layer1"] + 1}
+        (match,) = ask(repo, file, self.torch(changed)).matches
+        assert (match.equal, match.tensors) == (2, 3)
+
+    def test_states_and_files_are_ranked_together(self, repo: Repo, file: Path) -> None:
+        committed(repo, saved({**self.BIG, "layer1": self.BIG["layer1"] + 1}), time=3)
+        checkpoint(repo, {"model": self.BIG}, time=1)
+        asked = {**self.BIG, "layer2": self.BIG["layer2"] + 1}
+        matches = ask(repo, file, self.torch(asked)).matches
+        assert [(match.equal, match.holders[0].path) for match in matches] == [
+            (2, "state"),
+            (1, "w.bin"),
+        ]
+        committed(repo, saved(asked), time=2)
+        (match,) = ask(repo, file, self.torch(asked)).matches
+        assert (match.equal, match.holders[0].path) == (3, "w.bin")
+
+    def test_the_very_file_is_told_once(self, repo: Repo, file: Path) -> None:
+        id = committed(repo, saved(self.BIG))
+        answer = ask(repo, file, saved(self.BIG))
+        assert [one.commit for one in answer.exact] == [id]
+        assert answer.matches == ()
+
+    def test_shape_counts_and_small_tensors_do_not(self, repo: Repo, file: Path) -> None:
+        committed(repo, saved(self.BIG | SCALE))
+        turned = {name: array.reshape(90, 100) for name, array in self.BIG.items()}
+        assert not ask(repo, file, saved(turned)).known
+        other = {name: array + 1 for name, array in self.BIG.items()}
+        assert not ask(repo, file, saved(other | SCALE)).known
+
+    def test_a_file_is_looked_at_once(
+        self, repo: Repo, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[BlobId] = []
+
+        def watched(repo: Repo, id: BlobId) -> Listing | None:
+            looked.append(id)
+            return tensors_of(repo, id)
+
+        monkeypatch.setattr("cas.lineage.filetensors.tensors_of", watched)
+        data = saved(self.BIG)
+        for time in (1, 2, 3):
+            committed(repo, data, time=time)
+        committed(repo, saved({"other": RNG.normal(size=(200, 90)).astype(np.float32)}))
+        make(repo, payload={"opaque": os.urandom(700_000)})
+        assert ask(repo, file, self.torch(self.BIG)).known
+        assert looked == [blob_id(data)]
 
 
 class TestBadFiles:

@@ -1,0 +1,130 @@
+"""Files of tensors into objects: cut at the tensors, so that each has one id wherever it lies.
+
+A recognised file becomes a recipe of its tensors and of what lies between them. The header only
+says where to cut: whatever it says, all bytes that are read are stored, in their order, and named
+by what was read. A file is read once, front to back, in bounded memory.
+Format: docs/format/cutting.md.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from cas.ids import BlobHasher, BlobId
+from cas.objects.containers.files import Span
+from cas.objects.containers.nested import spans_in
+from cas.objects.elements import element_of
+from cas.progress import SILENT, Progress
+from cas.store.pieces import recipe_of
+from cas.store.recipe import MAX_PIECES
+from cas.store.writer import GROUP, GROUP_FROM, GROUP_FROM_TYPED, WHOLE_TYPED, ObjectWriter
+
+LEAST: Final = 64 * 1024  # what has no more bytes is stored whole
+AHEAD: Final = 1024 * 1024  # what is read at once where tensors are small
+REST: Final = 2**63  # up to the end, wherever that is by now
+
+Piece = tuple[BlobId, int]
+
+
+def store_tensors(
+    writer: ObjectWriter, file: BinaryIO, size: int, *, progress: Progress = SILENT
+) -> Piece | None:
+    """Store a file of tensors; return its id and how many bytes were read.
+
+    None for a file of `size` bytes that is not to be cut: too small, or not one that is known. Then
+    nothing is stored, and the file stands at its start. It is best one without a buffer of its own.
+    Raises OSError when it cannot be read.
+    """
+    spans = spans_in(file, LEAST) if size > LEAST else ()
+    file.seek(0)
+    return _Cut(writer, _Source(file, progress)).run(spans, size) if spans else None
+
+
+class _Source:
+    """A file that is read once; all of it goes into the id of the whole."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self.hasher = BlobHasher()
+        self.size = 0
+        self._file = file
+        self._progress = progress
+        self._ready = memoryview(b"")
+
+    def take(self, nbytes: int) -> Iterator[memoryview]:
+        """Yield the next bytes, fewer where the file ends; no memory is used again."""
+        done = 0
+        while done < nbytes and (self._ready or self._read(done, nbytes)):
+            data, self._ready = self._ready[: nbytes - done], self._ready[nbytes - done :]
+            done += len(data)
+            yield data
+
+    def _read(self, done: int, nbytes: int) -> bool:
+        # What is read together with one block of a tensor is stored without a copy.
+        whole = WHOLE_TYPED - done % WHOLE_TYPED
+        data = self._file.read(whole if nbytes - done >= whole else max(AHEAD, nbytes - done))
+        self.hasher.update(data)
+        self.size += len(data)
+        self._progress.advance(len(data))
+        self._ready = memoryview(data)
+        return bool(data)
+
+
+class _Cut:
+    """One file on its way into the store."""
+
+    def __init__(self, writer: ObjectWriter, source: _Source) -> None:
+        self._writer = writer
+        self._source = source
+        self._done: list[Piece] = []
+        self._group: list[Piece] = []
+        self._hasher: BlobHasher | None = None  # of the group, where there are groups
+
+    def run(self, spans: tuple[Span, ...], size: int) -> Piece:
+        """Store all pieces, then the recipe of the whole."""
+        if 2 * len(spans) + 1 > MAX_PIECES:
+            self._hasher = BlobHasher()
+        at = 0
+        for span in spans:
+            self._store(span.offset - at, "", span.offset - at)
+            self._store(span.nbytes, span.dtype, span.nbytes)
+            at = span.offset + span.nbytes
+        self._store(REST, "", size - at)
+        self._close()
+        id = self._source.hasher.id()
+        if not self._done:  # nothing is left of the file
+            id = self._writer.blob(b"")
+        elif not self._writer.has(id):
+            self._writer.recipe(id, recipe_of(self._done))
+        return id, self._source.size
+
+    def _store(self, nbytes: int, dtype: str, hint: int) -> None:
+        """Store the next bytes as one blob, unless there are none."""
+        element = element_of(dtype) if dtype else None
+        # What is a recipe of recipes already stands in no group: readers go so deep and no deeper.
+        alone = hint >= (GROUP_FROM_TYPED if element else GROUP_FROM)
+        if alone:
+            self._close()
+        piece = self._writer.stream(self._hashed(nbytes), hint, element)
+        if not piece[1]:
+            return
+        self._group.append(piece)
+        if alone or (self._hasher and len(self._group) == GROUP):
+            self._close()
+
+    def _hashed(self, nbytes: int) -> Iterator[memoryview]:
+        for data in self._source.take(nbytes):
+            if self._hasher:
+                self._hasher.update(data)
+            yield data
+
+    def _close(self) -> None:
+        """End a group: its pieces get a recipe of their own where there are groups."""
+        group, self._group = self._group, []
+        if self._hasher is None or len(group) <= 1:
+            self._done += group
+        else:
+            id, recipe = self._hasher.id(), recipe_of(group)
+            if not self._writer.has(id):
+                self._writer.recipe(id, recipe)
+            self._done.append((id, recipe.size))
+        if self._hasher:
+            self._hasher = BlobHasher()
