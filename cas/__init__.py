@@ -10,14 +10,27 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cas.errors import CasError
+    from cas.tracking.reading import load, open_file, read_tensor
     from cas.tracking.run import Run, fork, track
 
-__all__ = ["CasError", "Run", "__version__", "fork", "track"]
+__all__ = [
+    "CasError",
+    "Run",
+    "__version__",
+    "fork",
+    "load",
+    "open_file",
+    "read_tensor",
+    "track",
+]
 
 _HOMES = {
     "CasError": "cas.errors",
     "Run": "cas.tracking.run",
     "fork": "cas.tracking.run",
+    "load": "cas.tracking.reading",
+    "open_file": "cas.tracking.reading",
+    "read_tensor": "cas.tracking.reading",
     "track": "cas.tracking.run",
 }
 

@@ -81,6 +81,13 @@ def readable(keys: Sequence[object]) -> str:
     return text.removeprefix(".") or "the value"
 
 
+def row_key(key: object) -> str | int:
+    """Return a key as it stands in the path of a row."""
+    if type(key) is str or (type(key) is int and MIN_INT <= key <= MAX_INT):
+        return key
+    return _label(key)
+
+
 def _label(key: object) -> str:
     text = repr(key)
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
@@ -92,12 +99,6 @@ def _keys(trail: Trail) -> list[object]:
         trail, key = trail
         keys.append(key)
     return keys[::-1]
-
-
-def _row_key(key: object) -> str | int:
-    if type(key) is str or (type(key) is int and MIN_INT <= key <= MAX_INT):
-        return key
-    return _label(key)
 
 
 class _Flattener:
@@ -202,7 +203,7 @@ class _Flattener:
             raise _unstorable(trail, "a tensor or array cannot be part of a key")
         row = self._rows.setdefault((framework.tensor_tag, view.identity), len(self.views))
         if row == len(self.views):
-            self.views.append((tuple(map(_row_key, _keys(trail))), view))
+            self.views.append((tuple(map(row_key, _keys(trail))), view))
         return [framework.tensor_tag, row, *view.extra]
 
     def _reason(self, value: object) -> str:

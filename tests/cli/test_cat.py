@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cas.cli.session import Session
 from cas.repo.repo import Repo
+from cas.tracking.run import track
 from tests.cli.conftest import Cas
 from tests.support.builders import RunBuilder, commit_files, noise
+from tests.support.tensorfiles import safetensors
 
 
 def test_bytes_come_back_bit_for_bit(cas: Cas, repo: Repo, place: Path) -> None:
@@ -51,3 +55,66 @@ def test_what_cannot_be_written(cas: Cas, repo: Repo, rev: str, code: int) -> No
     commit_files(repo, {"d": {"x": b"1"}})
     result = cas("cat", rev)
     assert (result.code, result.raw) == (code, b"")
+
+
+class TestParts:
+    DATA = noise(1, 3_000_000)
+
+    @pytest.mark.parametrize(
+        ("span", "start", "stop"),
+        [
+            ("0:10", 0, 10),
+            ("1000000:2000000", 1_000_000, 2_000_000),
+            (":5", 0, 5),
+            ("2999990:", 2_999_990, 3_000_000),
+            (":", 0, 3_000_000),
+            ("7:7", 7, 7),
+        ],
+    )
+    def test_a_range_of_a_file(
+        self, cas: Cas, repo: Repo, span: str, start: int, stop: int
+    ) -> None:
+        commit_files(repo, {"big": self.DATA})
+        assert cas("cat", "HEAD:big", "--range", span).raw == self.DATA[start:stop]
+
+    @pytest.mark.parametrize("span", ["", "5", "a:b", "-5:", "5:4", "0:3000001", "1:2:3", "²:"])
+    def test_a_range_that_is_none(self, cas: Cas, repo: Repo, span: str) -> None:
+        commit_files(repo, {"big": self.DATA})
+        result = cas("cat", "HEAD:big", "--range", span)
+        assert (result.code, result.raw) == (2, b"")
+
+    def test_a_tensor_of_a_state(self, cas: Cas, repo: Repo) -> None:
+        with track("e", name="run") as run:
+            weights = np.frombuffer(self.DATA, np.uint8)
+            id = run.save_checkpoint(model={"w": weights, "b": np.arange(2, dtype=np.int16)})
+        for rev in ("e/run", str(id), f"{id}:state"):
+            assert cas("cat", rev, "--tensor", "model.w").raw == self.DATA
+            assert cas("cat", rev, "--tensor", "model.b").raw == bytes([0, 0, 1, 0])
+        assert cas("cat", "e/run", "--tensor", "model.w", "--range", "5:").raw == self.DATA[5:]
+        wrong = cas("cat", "e/run", "--tensor", "w")
+        assert (wrong.code, wrong.raw) == (3, b"")
+        assert "did you mean model.w?" in wrong.err
+        assert cas("cat", "e/run", "--range", "0:1").code == 2
+
+    def test_a_tensor_of_a_file(self, cas: Cas, repo: Repo) -> None:
+        tensors = {"w": ("U8", [3_000_000], self.DATA), "b": ("U8", [3], b"few")}
+        commit_files(repo, {"x.safetensors": safetensors(tensors), "t": b"text"})
+        rev = "HEAD:x.safetensors"
+        assert cas("cat", rev, "--tensor", "w").raw == self.DATA
+        assert cas("cat", rev, "--tensor", "b").raw == b"few"
+        assert cas("cat", rev, "--tensor", "b", "--range", "1:").raw == b"ew"
+        assert cas("cat", rev, "--tensor", "w", "--range", "9:99").raw == self.DATA[9:99]
+        assert cas("cat", rev, "--tensor", "w", "--range", "9:3000001").code == 2
+        wrong = cas("cat", rev, "--tensor", "x")
+        assert (wrong.code, wrong.raw) == (3, b"")
+        assert "tensor x not found: there are 2 others" in wrong.err
+        assert cas("cat", "HEAD:t", "--tensor", "w").code == 2
+
+    def test_a_tensor_is_nothing_for_a_terminal(
+        self, cas: Cas, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit_files(repo, {"x": safetensors({"w": ("U8", [3], b"few")})})
+        monkeypatch.setattr(Session, "terminal", True)
+        result = cas("cat", "HEAD:x", "--tensor", "w")
+        assert (result.code, result.raw) == (2, b"")
+        assert cas("cat", "HEAD:x", "--range", "0:3").code == 0
