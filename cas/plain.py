@@ -19,6 +19,12 @@ def human_bytes(count: int) -> str:
     raise AssertionError
 
 
+def human_share(stored: int, given: int) -> str:
+    """Return what was stored of what was given, such as `3.0 MB of 12.0 MB given (25 %)`."""
+    share = f" ({100 * stored / given:.0f} %)" if given else ""
+    return f"{human_bytes(stored)} of {human_bytes(given)} given{share}"
+
+
 def plain(value: object) -> Any:
     """Return `value` as dicts, lists, strings, numbers, booleans and None.
 

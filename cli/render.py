@@ -8,6 +8,7 @@ from cas import plain
 from .exits import printable
 
 human_bytes = plain.human_bytes
+human_share = plain.human_share
 AGES = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (86400 * 30, "days", 86400))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WIDE = 64  # an id; a cell that is wider does not push the rest of all other rows aside

@@ -33,8 +33,10 @@ def run(
     """
     from cas.tracking.execute import run_program
     from cas.tracking.program import Program, scalar
+    from cas.tracking.record import run_volume
 
     from .params import pairs
+    from .render import human_share
 
     if "" in (command[0], experiment, metrics, *inputs, *outputs):
         raise InvalidInputError("an empty name: a variable may be unset where cas is called")
@@ -45,7 +47,10 @@ def run(
     for problem in outcome.problems:
         session.say(f"cas: {problem}")
     if outcome.commit is not None:
-        session.say(f"cas: {outcome.run} is {outcome.commit.short}, {_ended(outcome.exit_code)}")
+        volume = run_volume(session.repo, outcome.commit)
+        stored = f"stored {human_share(volume.stored_bytes, volume.given_bytes)}"
+        told = (f"{outcome.run} is {outcome.commit.short}", _ended(outcome.exit_code), stored)
+        session.say(f"cas: {', '.join(told)}")
     return outcome.exit_code if outcome.exit_code >= 0 else 128 - outcome.exit_code
 
 

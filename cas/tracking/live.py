@@ -146,10 +146,10 @@ class Live:
         def build(tx: Transaction) -> Parent:
             self._catch_up(tx)
             parent = write(tx)
-            before = self.state.parents
+            before, apart = self.state.parents, tx.writer.stored
             self.state.parents = [*before, parent]
             try:
-                self._draft_in(tx)
+                self._draft_in(tx, apart=apart)
             finally:
                 self.state.parents = before
             return parent
@@ -253,8 +253,9 @@ class Live:
         if self._draft is not None:
             transact(self.repo, f"discard {self.state.run}", build)
 
-    def _draft_in(self, tx: Transaction) -> None:
-        self._draft = record.draft(tx, self.state, self.captured, self.moment("running"))
+    def _draft_in(self, tx: Transaction, *, apart: int = 0) -> None:
+        moment = self.moment("running")
+        self._draft = record.draft(tx, self.state, self.captured, moment, apart=apart)
 
     def _catch_up(self, tx: Transaction) -> None:
         """Continue after the newest commit of the run, which may be another process's.

@@ -28,6 +28,7 @@ from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, TreeSummary
 from cas.repo import config, ingest
+from cas.repo.choice import segment
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
@@ -100,8 +101,19 @@ def chosen_monitor(repo: Repo) -> tuple[str | None, str | None]:
     return told.get("monitor"), mode if mode in MODES else None
 
 
-def draft(tx: Transaction, state: RunState, captured: Items, moment: Moment) -> CommitId:
-    """Write the run's draft: what was captured, all artifacts and inputs so far, others' too."""
+def run_volume(repo: Repo, tip: CommitId) -> Volume:
+    """Return what a run's commits hold together, and what they cost."""
+    volumes = [commit.volume for _, commit in segment(repo.commit, tip) if commit.volume]
+    return Volume(sum(v.given_bytes for v in volumes), sum(v.stored_bytes for v in volumes))
+
+
+def draft(
+    tx: Transaction, state: RunState, captured: Items, moment: Moment, *, apart: int = 0
+) -> CommitId:
+    """Write the run's draft: what was captured, all artifacts and inputs so far, others' too.
+
+    `apart` of the bytes that this transaction stored are an input's, which are not the run's own.
+    """
     old = tx.ref(state.open_ref)
     artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
     parents = list(tx.repo.commit(old).parents) if old is not None else []
@@ -114,9 +126,15 @@ def draft(tx: Transaction, state: RunState, captured: Items, moment: Moment) -> 
         listed = canonical.encode(frames)
         items[ARTIFACT_LIST] = ingest.file_entry(tx.writer, ARTIFACT_LIST.encode(), listed)
     tree = _tree(tx, items)
-    payload = _tree(tx, large).id if large else None
-    commit = _commit(DRAFT, tree.id, state, moment)
-    id = tx.record(replace(commit, payload=payload, parents=tuple(parents)))
+    payload = _tree(tx, large) if large else None
+    given = tree.size + (payload.size if payload else 0)
+    commit = replace(
+        _commit(DRAFT, tree.id, state, moment),
+        payload=payload.id if payload else None,
+        parents=tuple(parents),
+        volume=Volume(given, _drafted_bytes(tx.repo, old) + tx.writer.stored - apart),
+    )
+    id = tx.record(commit)
     if old is not None and old != id:
         tx.set_ref(f"{HOLDS}{old}", None)
     tx.set_ref(state.open_ref, id)
@@ -166,9 +184,15 @@ def finish(
     if large:
         payload = _tree(tx, large)
         commit, given = replace(commit, payload=payload.id), given + payload.size
-    id = _publish(tx, state, commit, given)
+    id = _publish(tx, state, commit, given, _drafted_bytes(tx.repo, old))
     drop_draft(tx, state)
     return id
+
+
+def _drafted_bytes(repo: Repo, draft: CommitId | None) -> int:
+    """Return what was stored for a draft so far: its artifacts come before the commit that ends."""
+    volume = repo.commit(draft).volume if draft is not None else None
+    return volume.stored_bytes if volume is not None else 0
 
 
 def drop_draft(tx: Transaction, state: RunState) -> None:
@@ -214,11 +238,13 @@ def _tree(tx: Transaction, items: Items) -> TreeSummary:
     return ingest.nest(tx.writer, _pairs(items))
 
 
-def _publish(tx: Transaction, state: RunState, commit: Commit, given: int) -> CommitId:
+def _publish(
+    tx: Transaction, state: RunState, commit: Commit, given: int, before_bytes: int = 0
+) -> CommitId:
     # A run that has moved to another ref goes on after what it committed under its old one.
     tip = tx.ref(state.ref) or state.tip
     before = () if tip is None else (Parent(PREVIOUS, tip),)
-    volume = Volume(given, tx.writer.stored)
+    volume = Volume(given, before_bytes + tx.writer.stored)
     id = tx.record(replace(commit, parents=(*before, *commit.parents), volume=volume))
     tx.set_ref(state.ref, id)
     return id

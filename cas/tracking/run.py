@@ -18,7 +18,7 @@ from cas.errors import CasError, InvalidInputError, NotFoundError, TrackingError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, DATASET, RESUMED_FROM, Commit, Parent
 from cas.objects.tree import Entry
-from cas.plain import human_bytes
+from cas.plain import human_share
 from cas.repo import ingest
 from cas.repo.choice import choose, segment
 from cas.repo.repo import Repo
@@ -29,7 +29,7 @@ from cas.tracking.checkpoint import Checkpoint, checkpoint_at, gather, load, res
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.live import Live
-from cas.tracking.record import Items
+from cas.tracking.record import Items, run_volume
 from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
 from cas.tracking.start import begin, forked_from, open_repo, say
@@ -351,17 +351,12 @@ class Run:
                 return
             values = list(self._live.state.metrics.summary().items())[:SHOWN_VALUES]
             shown = [f"{key} {value['last']:.4g}" for key, value in values]
-            commits = [commit for _, commit in segment(self.repo.commit, self._commit)]
+            volume = run_volume(self.repo, self._commit)
             head = f"{status} {self.name} {self._commit.short}"
-            say(" · ".join([head, *shown, _stored(commits)]))
+            stored = f"stored {human_share(volume.stored_bytes, volume.given_bytes)}"
+            say(" · ".join([head, *shown, stored]))
 
 
 def _documents(tx: Transaction, texts: Mapping[str, str]) -> Items:
     raw = {name: scrub_bytes(valid_text(text).encode())[0] for name, text in texts.items()}
     return {name: ingest.file_entry(tx.writer, name.encode(), data) for name, data in raw.items()}
-
-
-def _stored(commits: Sequence[Commit]) -> str:
-    volumes = [commit.volume for commit in commits if commit.volume is not None]
-    given, stored = sum(v.given_bytes for v in volumes), sum(v.stored_bytes for v in volumes)
-    return f"stored {human_bytes(stored)} of {human_bytes(given)}"

@@ -54,10 +54,7 @@ _ordinals = count()  # of the runs of this process, so that a reproduction can t
 def open_repo(given: str | os.PathLike[str] | None, clock: Callable[[], int]) -> tuple[Repo, bool]:
     """Return the repository to use, and whether it was made just now."""
     who, cwd = author(), Path.cwd()
-    told = os.environ.get(DIR_VARIABLE)
-    # A program that cas started belongs to the repository that it was started from.
-    started = JOIN_VARIABLE in os.environ or ORIGINAL_VARIABLE in os.environ
-    named = told if given is None or (told and started) else given
+    named = asked_for(given)
     at = cwd if not named else Path(named).absolute()
     target = place.default(at)
     if named:
@@ -73,6 +70,14 @@ def open_repo(given: str | os.PathLike[str] | None, clock: Callable[[], int]) ->
         except ConflictError:
             continue
     raise ConflictError(str(target))
+
+
+def asked_for(given: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Return where the user says that the repository is: here, or in the environment."""
+    told = os.environ.get(DIR_VARIABLE)
+    # A program that cas started belongs to the repository that it was started from.
+    started = JOIN_VARIABLE in os.environ or ORIGINAL_VARIABLE in os.environ
+    return told if given is None or (told and started) else given
 
 
 def say(text: str) -> None:

@@ -1,18 +1,20 @@
 """What a run leaves behind beside numbers."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import cas
 from cas.errors import TrackingError
-from tests.support.runs import (
-    names,
-    only_run,
-    opened,
-    text,
-)
+from cas.plain import human_share
+from cas.tracking.record import run_volume
+from tests.support.builders import noise
+from tests.support.runs import cas as command
+from tests.support.runs import names, only_run, opened, script, text
+
+NAMES = ("first", "again")
 
 
 def test_an_artifact_is_a_file_or_a_folder_under_its_name(here: Path) -> None:
@@ -87,3 +89,37 @@ def test_an_artifact_cannot_be_a_file_and_a_folder(here: Path) -> None:
         run.finish()
     repo = opened(here)
     assert text(repo, only_run(repo)[1], "artifacts/out") == "1"
+
+
+def test_what_artifacts_cost_counts_for_the_run_that_stored_them(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "plot.bin").write_bytes(noise(1, 300_000))
+    (here / "data.bin").write_bytes(noise(2, 500_000))
+    for name in NAMES:
+        with cas.track("a", name=name) as run:
+            run.track_dataset("data.bin")  # an input is a commit of its own
+            run.log_artifact("plot.bin")
+            run.log({"loss": 1.0})
+            run.log_artifact("plot.bin", name="copy.bin")
+    repo = opened(here)
+    first, again = (run_volume(repo, repo.root.refs[f"runs/a/{name}"]) for name in NAMES)
+    assert 600_000 < first.given_bytes == again.given_bytes < 620_000
+    assert 300_000 < first.stored_bytes < 320_000
+    assert again.stored_bytes < 20_000
+    said = [line for line in capsys.readouterr().err.splitlines() if " finished a/" in line]
+    assert [line.rpartition(" stored ")[2] for line in said] == [
+        human_share(one.stored_bytes, one.given_bytes) for one in (first, again)
+    ]
+
+
+def test_a_program_in_a_run_adds_to_what_the_run_cost(here: Path) -> None:
+    (here / "plot.bin").write_bytes(noise(1, 300_000))
+    path = script(here, "with cas.track() as run:\n    run.log_artifact('plot.bin')\n")
+    done = command(here, "run", "--", sys.executable, str(path))
+    repo = opened(here)
+    volume = run_volume(repo, only_run(repo)[0])
+    assert 300_000 < volume.stored_bytes < 330_000
+    assert done.stderr.splitlines()[-1].endswith(
+        f"exit code 0, stored {human_share(volume.stored_bytes, volume.given_bytes)}"
+    )
