@@ -6,12 +6,15 @@ them, and a look-up must not wander on to a newer root halfway. Reads every foot
 
 from collections.abc import Sequence
 
-from cas.backend.base import Backend
+from cas.backend.base import Backend, Span
 from cas.errors import CorruptionError
-from cas.ids import ObjectId
-from cas.store.index import Place, Segment, Segments, merge
-from cas.store.pack import PackInfo
+from cas.ids import BlobId, ObjectId
+from cas.store.index import Place, Segments
+from cas.store.joined import Joined
+from cas.store.pack import PackInfo, read_footer
 from cas.store.packed import PackedStore
+from cas.store.record import DELTAS, RecordHeader, base_of
+from cas.store.segment import Searched, Segment
 
 
 class PinnedStore(PackedStore):
@@ -25,11 +28,25 @@ class PinnedStore(PackedStore):
 
     def rows(self, pack: PackInfo) -> Segment:
         """Return the rows of one of the packs, as its footer has them."""
-        return self._segments.by_pack[pack.name]
+        return self._segments.rows(pack.name)
 
     def places(self, id: ObjectId) -> list[Place]:
         """Return every record of `id` that is not known to be damaged, the one to take first."""
         return [place for place in self.index.find(id) if not self._is_damaged(place)]
+
+    def base(self, place: Place) -> BlobId | None:
+        """Return what a record is a delta against, None for one that is no delta."""
+        if place.row.codec not in DELTAS:
+            return None
+        span = Span(place.row.offset + RecordHeader.SIZE, ObjectId.SIZE)
+        (raw,) = self._backend.read(place.pack.key, [span])
+        return base_of(raw)
+
+    def bases(self, pack: PackInfo) -> list[BlobId]:
+        """Return the ids that deltas in a pack need and that are not in it."""
+        raw = read_footer(self._backend, pack).bases
+        size = ObjectId.SIZE
+        return [BlobId(ObjectId(raw[at : at + size])) for at in range(0, len(raw), size)]
 
     def sound(self, place: Place) -> bool:
         """Read one record and compare its checksum; a damaged one leaves look-ups."""
@@ -53,10 +70,14 @@ class _Footers(Segments):
 
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
         super().__init__(backend, strict=True)
-        footers = self.footers(packs)
-        self.by_pack = {segment.packs[0]: segment for segment in footers}
-        self._joined = merge(footers)
+        # One by one: they are joined, and none is kept by itself.
+        self._joined = Joined((info.name, read_footer(backend, info).rows) for info in packs)
+        self._numbers = {info.name: number for number, info in enumerate(packs)}
 
-    def files(self) -> list[Segment]:
+    def files(self) -> list[Searched]:
         """Return the joined footers in place of index files."""
         return [self._joined]
+
+    def rows(self, name: bytes) -> Segment:
+        """Return the rows of one pack."""
+        return self._joined.part(self._numbers[name])

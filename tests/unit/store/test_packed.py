@@ -11,6 +11,7 @@ from cas.objects.kind import Kind
 from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
+from cas.store.segment import Segment
 from tests.support.builders import noise
 from tests.support.faulty import RecordingBackend
 from tests.support.stores import Shelf
@@ -62,7 +63,8 @@ class TestOrder:
 
         put(shelf, whole(), as_recipe(shelf), whole(depth=1))
         before = shelf.store.index.find(ID)
-        merged = merge(shelf.store.index.segments)
+        footers = [part for part in shelf.store.index.segments if isinstance(part, Segment)]
+        merged = merge(footers)
         shelf.backend.put_new("index/1.idx", merged.to_bytes())
         fresh = PackedStore(shelf.backend, lambda: shelf.packs)
         found = list(dict.fromkeys((p.pack, p.row.offset) for p in fresh.index.find(ID)))
