@@ -19,7 +19,7 @@ from cas.objects.kind import Kind
 from cas.repo import root as roots
 from cas.repo.layout import root_key, snapshot_key
 from cas.repo.root import FIRST_PREVIOUS, Operation, RefChange, Root, RootFile
-from cas.store.index import Segment, merge
+from cas.store.merge import merge
 from cas.store.pack import (
     FOOTER_HEAD,
     HEADER,
@@ -36,6 +36,7 @@ from cas.store.packed import PackedStore
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import Recipe
 from cas.store.record import MAX_DEPTH, MAX_WHOLE, RECIPE, RecordHeader
+from cas.store.segment import Segment
 from tests.support.builders import noise
 from tests.support.stores import Shelf
 
@@ -152,8 +153,12 @@ class TestPack:
                 read_all(holding(info, raw[:length]), info)
 
     def test_every_flip_is_noticed_or_harmless(self) -> None:
-        _, info, raw = packed()
+        shelf, info, raw = packed()
         padding = {6, 7, *range(len(raw) - 3, len(raw))}
+        # Who decodes compares the id, which says more than the record's checksum.
+        for row in read_footer(shelf.backend, info):
+            end = row.offset + RecordHeader.SIZE
+            padding |= set(range(end - RecordHeader.CHECK_SIZE, end))
         for place, changed in enumerate(flips(raw)):
             if place in padding:
                 assert len(read_all(holding(info, changed), info)) == 2
@@ -234,7 +239,7 @@ class TestIndex:
             with pytest.raises(CorruptionError):
                 Segment.from_bytes(raw[:length])
         for place, changed in enumerate(flips(raw)):
-            if place in {5, 6, 7}:  # padding
+            if place in {5, 6, 7, *range(len(raw) - 3, len(raw))}:  # padding
                 continue
             with pytest.raises(TROUBLE):
                 Segment.from_bytes(changed)
@@ -401,7 +406,7 @@ class TestObjects:
         shelf, packs = self.twice(data)
         for info in packs:
             self.spoil(shelf, info, 200)
-        with pytest.raises(CorruptionError, match="is damaged"):
+        with pytest.raises(CorruptionError, match="are not its bytes"):
             shelf.store.read(Kind.BLOB, blob_id(data))
         writer = shelf.writer()
         writer.blob(data)
@@ -438,7 +443,7 @@ class TestObjects:
         with pytest.raises(CorruptionError):
             shelf.store.read(Kind.TREE, id)
 
-    @pytest.mark.parametrize("codec", [2, 3, 4, 77, 255])
+    @pytest.mark.parametrize("codec", [77, 255])
     def test_a_codec_of_a_newer_cas_is_told_apart(self, codec: int) -> None:
         shelf = Shelf()
         writer = shelf.writer()
@@ -478,7 +483,7 @@ class TestObjects:
         id = ObjectId(b"\x55" * 32)
         writer.copy(RecordHeader.of(Kind.BLOB, RECIPE, id, 3, body), body)
         shelf.publish(writer)
-        with pytest.raises(CorruptionError, match="has 2 bytes instead of 3"):
+        with pytest.raises(CorruptionError, match="does not have the 3 bytes"):
             shelf.store.read(Kind.BLOB, id)
 
     def test_a_pack_that_is_gone_keeps_nobody_from_the_others(self) -> None:
