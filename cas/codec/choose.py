@@ -9,6 +9,7 @@ from typing import Final
 from cas.codec.base import CodecTag, size_of
 from cas.codec.compress import Zstd
 from cas.codec.element import Element
+from cas.errors import InvalidInputError
 from cas.ids import Buffer
 
 # Below this a frame's own bytes eat the gain.
@@ -20,6 +21,7 @@ MIN_GAIN: Final = 0.03
 
 _FAST: Final = Zstd(level=1)
 _THOROUGH: Final = Zstd(level=3)
+_ENTROPY: Final = Zstd(level=1, entropy=True)
 
 
 def encode(data: Buffer, element: Element | None = None) -> tuple[CodecTag, Buffer]:
@@ -29,20 +31,58 @@ def encode(data: Buffer, element: Element | None = None) -> tuple[CodecTag, Buff
     contiguous.
     """
     size = size_of(data)
-    if size < MIN_SIZE or not _sample_gains(data, size):
+    if size < MIN_SIZE:
         return CodecTag.RAW, data
-    body = _THOROUGH.encode(data)
-    if not _gains(size_of(body), size):
+    if element is not None and element.width > 1:
+        from cas.codec.numbers import encode_numbers
+
+        return encode_numbers(data, element)
+    coder = _coder(data, size)
+    if coder is None:
+        return CodecTag.RAW, data
+    body = coder.encode(data)
+    if not gains(len(body), size):
         return CodecTag.RAW, data
     return CodecTag.ZSTD, body
 
 
-def _sample_gains(data: Buffer, size: int) -> bool:
-    """Return whether a few windows compress; true of what is too small for a sample to pay."""
+def encode_delta(
+    data: Buffer, base: Buffer, element: Element | None = None
+) -> tuple[CodecTag, Buffer] | None:
+    """Return a body against a base of the same size, or None where it gains nothing.
+
+    It gains 3 % over what `encode` makes of a sample of the same bytes, at the least.
+    """
+    size = size_of(data)
+    if size != size_of(base):
+        raise InvalidInputError(f"{size} bytes cannot be a delta against {size_of(base)}")
+    if size < MIN_SIZE:
+        return None
+    from cas.codec.numbers import encode_steps
+
+    return encode_steps(data, base, element or Element(1))
+
+
+def gains(encoded: int, size: int) -> bool:
+    """Return whether a body is so much smaller that reading it may take longer."""
+    return encoded <= size * (1 - MIN_GAIN)
+
+
+def _coder(data: Buffer, size: int) -> Zstd | None:
+    """Return what compresses a few windows best; the thorough one where no sample would pay."""
     if size <= SAMPLES * SAMPLE_SIZE:
-        return True
+        return _THOROUGH
     windows = list(_windows(memoryview(data).cast("B"), size))
-    return _gains(sum(size_of(_FAST.encode(window)) for window in windows), sum(map(len, windows)))
+    taken = sum(map(len, windows))
+    fast = _encoded(_FAST, windows)
+    if not gains(fast, taken):
+        return None
+    # Where looking for matches finds none, it only costs.
+    return _ENTROPY if _encoded(_ENTROPY, windows) <= fast else _THOROUGH
+
+
+def _encoded(coder: Zstd, windows: list[memoryview]) -> int:
+    return sum(len(coder.encode(window)) for window in windows)
 
 
 def _windows(data: memoryview, size: int) -> Iterator[memoryview]:
@@ -50,7 +90,3 @@ def _windows(data: memoryview, size: int) -> Iterator[memoryview]:
     for number in range(SAMPLES):
         start = (size - SAMPLE_SIZE) * number // (SAMPLES - 1)
         yield data[start : start + SAMPLE_SIZE]
-
-
-def _gains(encoded: int, size: int) -> bool:
-    return encoded <= size * (1 - MIN_GAIN)

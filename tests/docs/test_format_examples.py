@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from cas.codec.base import DeltaCodec
+from cas.codec.delta import DELTA
+from cas.codec.element import Element
+from cas.codec.planes import PLANES, Planes
+from cas.codec.sparse import SPARSE_DELTA
 from cas.ids import ObjectId, blob_id
 from cas.objects import canonical
 from cas.objects.commit import Commit
@@ -21,8 +26,8 @@ from cas.objects.edges import Object
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node
 from cas.repo.root import RootFile
-from cas.store.index import Segment
 from cas.store.recipe import Recipe
+from cas.store.segment import Segment
 from cas.tracking.journal import scan_frames, to_frame
 from tests.support import formats
 
@@ -75,6 +80,25 @@ def _journal(values: list[Any]) -> bytes:
     return b"".join(map(to_frame, values))
 
 
+def _delta(codec: DeltaCodec) -> Codec:
+    """Against four times 1 in float32, the base of the examples."""
+    base = bytes.fromhex("0000803f") * 4
+
+    def decode(raw: bytes) -> bytes:
+        target = bytearray(len(base))
+        codec.decode_into(raw, base, memoryview(target))
+        assert target == bytes.fromhex("0000803f 0100803f 0000803f feff7f3f")
+        return bytes(target)
+
+    return Codec(decode, lambda data: bytes(codec.encode(data, base, Element(4, floating=True))))
+
+
+def _planes(raw: bytes) -> bytes:
+    data = bytes(PLANES.decode(raw, 65))
+    assert data[:6] == bytes.fromhex("803f 843f 883f")
+    return data
+
+
 # One line for each NAME that a page may use.
 CODECS: dict[str, Codec] = {
     "Blob": Codec(bytes, bytes, _own_id),
@@ -90,7 +114,11 @@ CODECS: dict[str, Codec] = {
     "Index": value(Segment),
     "Root": value(RootFile),
     "Snapshot": Codec(formats.read_snapshot, formats.write_snapshot),
+    "Planes": Codec(_planes, lambda data: bytes(Planes(Element(2, floating=True)).encode(data))),
+    "Delta": _delta(DELTA),
+    "SparseDelta": _delta(SPARSE_DELTA),
     "Format": Codec(formats.read_format, formats.write_format),
+    "StatCache": Codec(formats.read_known, formats.write_known),
 }
 
 

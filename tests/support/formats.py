@@ -7,6 +7,7 @@ from cas.backend.memory import MemoryBackend
 from cas.objects import canonical
 from cas.repo.repo import check_format
 from cas.repo.root import SNAPSHOT_MAGIC, envelope, opened
+from cas.repo.statcache import Known, key_of
 from cas.store.pack import HEADER, TRAILER, PackClass, PackInfo, PackWriter, check_header, pack_key
 from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe
@@ -75,3 +76,17 @@ def read_format(raw: bytes) -> list[str]:
 
 def write_format(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+KNOWN_KEY = key_of(b"/data", "full")
+
+
+def read_known(raw: bytes) -> Known:
+    """Read a value of the stat cache for the folder `/data`."""
+    return Known.from_bytes(KNOWN_KEY, raw)
+
+
+def write_known(known: Known) -> bytes:
+    rows = known.raw[known.rows_at :]
+    ids = b"".join(known.ids_of(rows))
+    return Known.of(KNOWN_KEY, rows, ids, known.newest, known.tree).raw

@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 import zstandard
 
-from cas.codec.base import CodecTag, codec_for
-from cas.codec.compress import EMPTY_FRAME, MAX_WINDOW, Raw, Zstd
+from cas.codec.base import CodecTag, codec_for, delta_for, is_delta
+from cas.codec.compress import DIRECT_SIZE, EMPTY_FRAME, MAX_WINDOW, Raw, Zstd
 from cas.errors import CorruptionError, InvalidInputError, UnsupportedError
 from tests.support.noise import noise
 
@@ -22,10 +22,60 @@ def test_tags_are_those_of_the_format() -> None:
     assert codec_for(1) == Zstd()
 
 
-@pytest.mark.parametrize(("tag", "name"), [(2, r"2 \(planes\)"), (3, "delta"), (200, "200")])
-def test_an_unknown_tag_is_for_a_newer_version(tag: int, name: str) -> None:
-    with pytest.raises(UnsupportedError, match=name):
-        codec_for(tag)
+def test_each_tag_has_its_codec() -> None:
+    for tag in (CodecTag.RAW, CodecTag.ZSTD, CodecTag.PLANES):
+        assert codec_for(tag).tag is tag
+        assert not is_delta(tag)
+    for tag in (CodecTag.DELTA, CodecTag.SPARSE_DELTA):
+        assert delta_for(tag).tag is tag
+        assert is_delta(tag)
+
+
+@pytest.mark.parametrize("tag", [5, 127, 200])
+def test_an_unknown_tag_is_for_a_newer_version(tag: int) -> None:
+    for find in (codec_for, delta_for):
+        with pytest.raises(UnsupportedError, match=str(tag)):
+            find(tag)
+
+
+def test_a_delta_is_not_read_without_its_base() -> None:
+    with pytest.raises(InvalidInputError, match="base"):
+        codec_for(CodecTag.DELTA)
+    with pytest.raises(InvalidInputError, match="no delta"):
+        delta_for(CodecTag.PLANES)
+
+
+@pytest.mark.parametrize("size", [0, 1, DIRECT_SIZE - 1, DIRECT_SIZE, DIRECT_SIZE + 1, 1 << 20])
+def test_a_frame_is_read_into_its_target(size: int) -> None:
+    data = (noise("target", size // 2 + 1) + bytes(size))[:size]
+    target = bytearray(size + 2)
+    Zstd().decode_into(Zstd().encode(data), memoryview(target)[1 : size + 1])
+    assert target == b"\0" + data + b"\0"
+    Raw().decode_into(data, memoryview(target)[1 : size + 1])
+    assert target == b"\0" + data + b"\0"
+    for wrong in (size + 1, max(size - 1, 0)):
+        if wrong != size:
+            with pytest.raises(CorruptionError):
+                Raw().decode_into(data, memoryview(bytearray(wrong)))
+            with pytest.raises(CorruptionError):
+                Zstd().decode_into(Zstd().encode(data), memoryview(bytearray(wrong)))
+
+
+@pytest.mark.parametrize("size", [DIRECT_SIZE, 1 << 20])
+@pytest.mark.parametrize("data", [bytes(1 << 20), noise("end", 1 << 20)], ids=["same", "noise"])
+def test_a_large_frame_ends_where_its_body_does(size: int, data: bytes) -> None:
+    data = data[:size]
+    body = bytes(Zstd().encode(data))
+    target = memoryview(bytearray(size))
+    for cut in (1, 2, 3, 4, len(body) // 2, len(body) - 5, len(body)):
+        with pytest.raises(CorruptionError):
+            Zstd().decode_into(body[:-cut], target)
+    for more in (b"\0", body, b"\x50\x2a\x4d\x18\x05\0\0\0hello"):
+        with pytest.raises(CorruptionError, match="frame of"):
+            Zstd().decode_into(body + more, target)
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress(data)
+    Zstd().decode_into(checked, target)
+    assert target == data
 
 
 def test_frames_state_their_size_and_carry_no_checksum() -> None:
