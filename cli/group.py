@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "ls": "List what a revision holds.",
         "cat": "Write a file of a revision to standard output.",
         "whence": "Say which commits a file belongs to.",
+        "du": "Show what the repository takes, or what REV takes, and of what.",
         "status": "Show where the repository is and how it does.",
     },
     "Get back": {
@@ -38,6 +39,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "Keep in order": {
         "prune": "Let go of checkpoints by a policy.",
         "gc": "Delete what nothing keeps any more.",
+        "repack": "Store weights by what changed in them.",
         "fsck": "Check every promise that the format makes.",
         "config": "Show or change settings.",
     },

@@ -36,11 +36,18 @@ def _mode(value: str) -> str:
     return value
 
 
+def _when(value: str) -> str:
+    if value not in {"auto", "never"}:
+        raise ValueError("auto or never")
+    return value
+
+
 SETTINGS: Final[Mapping[str, Setting]] = {
     "author": Setting("Who commits, instead of user@host.", _text),
     "experiment": Setting("The experiment of runs that name none.", _text),
     "monitor": Setting("The metric that says which checkpoint is best.", _text),
     "mode": Setting("Whether the best value of the monitor is the min or the max.", _mode),
+    "repack": Setting("Whether a finished run starts a repack behind: auto or never.", _when),
 }
 
 

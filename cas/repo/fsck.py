@@ -1,8 +1,9 @@
 """fsck: every promise that the format makes, looked at; nothing is changed.
 
 Never stops at the first finding. Without `full`, structure: format, roots, packs, headers, indexes,
-and that everything live is there. With it, every stored byte as well: checksums, ids, canonical
-form, recipes rebuilt, and that whatever a look-up finds is whole.
+that everything live is there, and every delta's base. With it, every stored byte as well:
+checksums, ids, canonical form, deltas decoded, recipes rebuilt, and that whatever a look-up finds
+is whole.
 """
 
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ class _Check:
         self._progress = progress
         self._damaged: dict[ObjectId, Finding] = {}
         self._halves: list[tuple[ObjectId, Finding]] = []
+        self._packs: list[Finding] = []
 
     def findings(self) -> Iterator[Finding]:
         yield from self._format()
@@ -90,6 +92,7 @@ class _Check:
         store, bad = self._open_packs(root)
         yield from bad
         self._records(store, root)
+        yield from self._packs
         yield from self._live(store, root)
         yield from self._holds(root)
         yield from self._indexes(store, root)
@@ -141,7 +144,9 @@ class _Check:
         checker = packcheck.Records(store, self._repo.backend, root.tombstones, full=self._full)
         self._progress.start("check records", total=sum(map(len, store.index.segments)))
         for id, finding in checker.findings(self._progress):
-            if finding.what == packcheck.HALF:
+            if finding.what == packcheck.PACK:
+                self._packs.append(finding)
+            elif finding.what == packcheck.HALF:
                 self._halves.append((id, finding))
             else:
                 self._damaged[id] = finding
@@ -169,6 +174,8 @@ class _Check:
 
     def _told(self, trouble: Trouble) -> Finding:
         damage = self._damaged.pop(trouble.id, None)
+        if damage is None and trouble.kind is Kind.BLOB:
+            damage = next((finding for id, finding in self._halves if id == trouble.id), None)
         name = f"{trouble.kind.name.lower()} {trouble.id}"
         if damage is not None:
             return Finding(ERROR, "damaged", name, f"{trouble.where}: {damage.detail}")

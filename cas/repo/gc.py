@@ -1,44 +1,42 @@
 """Garbage collection: give back the space of what nothing keeps any more.
 
 Plan, show, execute. A pack goes in four steps, each of which may be the last one before a crash:
-(1) what is live in half-dead packs is copied to new ones; (2) one root takes dead, replaced and
-orphaned packs from the list to the condemned and lists the new ones; (3) the condemned files are
-deleted; (4) another root takes them off the condemned list. Nothing but what a root has condemned
-is ever deleted. Between (2) and (3) lies the proof that nobody can rely on them any more: a writer
-publishes only on a root that lists what it relies on and condemns none of its own packs.
+(1) what is live in half-dead packs is copied to new ones, a delta whole where that frees its base;
+(2) one root takes dead, replaced and orphaned packs from the list to the condemned and lists the
+new ones; (3) the condemned files are deleted; (4) another root takes them off the condemned list.
+Nothing but what a root has condemned is ever deleted. Between (2) and (3) lies the proof that
+nobody can rely on them any more: a writer publishes only on a root that lists what it relies on
+and condemns none of its own packs.
 Format: docs/format/ordering.md.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from cas.backend.base import WHOLE
-from cas.errors import (
-    CasError,
-    ConflictError,
-    CorruptionError,
-    NotFoundError,
-    OutcomeUnknownError,
-    RefusedError,
-)
-from cas.ids import CommitId, ObjectId
+from cas.backend.base import KeyInfo
+from cas.errors import ConflictError, CorruptionError, NotFoundError
+from cas.ids import Buffer, CommitId, ObjectId
 from cas.progress import SILENT, Progress
-from cas.repo import root as roots
 from cas.repo.gcmoved import moved
 from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
-from cas.repo.layout import INDEX, PACKS, ROOTS, SESSIONS
+from cas.repo.gcrecode import COPIES, ROOM, whole, whole_again, without
+from cas.repo.layout import INDEX, PACKS, SESSIONS
 from cas.repo.reach import mark
+from cas.repo.replace import ATTEMPTS, begun, lost, refused, swap, sweep
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
 from cas.repo.session import Session, others
-from cas.store.index import Place, Segment
+from cas.store.index import Place
+from cas.store.indexfile import IndexFile
 from cas.store.pack import PackClass, PackInfo
 from cas.store.pinned import PinnedStore
+from cas.store.pool import ordered
+from cas.store.record import RecordHeader
 from cas.store.writer import ObjectWriter
 
-ATTEMPTS: Final = 50
 MARKS: Final = 4  # attempts after which what dies meanwhile is left to the next collection
 WHAT: Final = "gc"
 SUFFIX: Final = ".pack"
@@ -59,7 +57,7 @@ def execute(repo: Repo, planned: GcPlan, *, progress: Progress = SILENT) -> GcPl
     That is another one when the root has moved meanwhile: what came alive stays. Raises
     RefusedError, and ConflictError when others keep publishing faster than this can mark.
     """
-    operation = Operation(os.urandom(16), repo.who, WHAT, repo.clock())
+    operation = begun(repo, WHAT)
     name = operation.id.hex()
     with Session.open(repo.path / SESSIONS, name, WHAT):
         done = _Collection(repo, operation, progress).run(planned)
@@ -76,7 +74,7 @@ class _Collection:
         self._operation = operation
         self._progress = progress
         self._writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
-        self._sources: dict[ObjectId, tuple[bytes, int]] = {}
+        self._sources: dict[ObjectId, tuple[bytes, int, bool]] = {}
         self._unfit: list[PackInfo] = []
 
     def run(self, planned: GcPlan) -> GcPlan:
@@ -91,7 +89,7 @@ class _Collection:
                 if not self._replace(planned):
                     continue
                 if (after := self._condemn(planned)) is not None:
-                    self._sweep(after)
+                    sweep(self._repo, after, self._operation, self._progress)
                     return self._done(planned)
         finally:
             self._writer.discard()
@@ -114,11 +112,11 @@ class _Collection:
 
     def _replace(self, planned: GcPlan) -> bool:
         """Step 1: copy what is live in the packs that go; False when they went meanwhile."""
-        wanted = {(r.pack.name, at) for r in planned.rewrites for at in r.offsets}
+        wanted = {(r.pack.name, at, at in r.whole) for r in planned.rewrites for at in r.offsets}
         self._forget_unfit(wanted)
         # What an earlier attempt copied, and still fits, is not even looked at again.
         missing = wanted - {self._sources[id] for id in self._writer.own}
-        packs = {name for name, _ in missing}
+        packs = {name for name, _, _ in missing}
         rewrites = [rewrite for rewrite in planned.rewrites if rewrite.pack.name in packs]
         self._progress.start("copy", total=len(missing))
         try:
@@ -128,19 +126,31 @@ class _Collection:
         except (CorruptionError, NotFoundError) as error:
             if self._repo.refresh().seq != planned.base.seq:
                 return False
-            raise _refused(error) from error
+            raise refused(error, "collected") from error
         self._writer.seal()
         self._progress.finish()
         return True
 
     def _copy(self, store: PinnedStore, rewrite: Rewrite) -> None:
-        for row in copied_rows(store, rewrite):
-            if row.id not in self._writer.own:
-                self._writer.copy(*store.body(Place(row, rewrite.pack)))
-                self._sources[row.id] = (rewrite.pack.name, row.offset)
-                self._progress.advance()
+        rows = [row for row in copied_rows(store, rewrite) if row.id not in self._writer.own]
+        records = ordered(
+            (self._job(store, Place(row, rewrite.pack), rewrite) for row in rows), ROOM
+        )
+        for row, record in zip(rows, records, strict=True):
+            self._writer.copy(*record)
+            self._sources[row.id] = (rewrite.pack.name, row.offset, row.offset in rewrite.whole)
+            self._progress.advance()
 
-    def _forget_unfit(self, wanted: set[tuple[bytes, int]]) -> None:
+    def _job(
+        self, store: PinnedStore, place: Place, rewrite: Rewrite
+    ) -> tuple[Callable[[], tuple[RecordHeader, Buffer]], int]:
+        """Return what reads a record that is copied, and the memory that it takes."""
+        row = place.row
+        if row.offset in rewrite.whole:
+            return partial(whole, self._repo.store, store, place), COPIES * row.size
+        return partial(store.body, place), row.stored
+
+    def _forget_unfit(self, wanted: set[tuple[bytes, int, bool]]) -> None:
         """Drop the packs in which something stands that is no longer to be copied."""
         writer = self._writer
         writer.seal()
@@ -150,79 +160,14 @@ class _Collection:
 
     def _condemn(self, planned: GcPlan) -> Root | None:
         """Step 2: take the packs off the list; None when the root has moved or a copy is gone."""
-        repo, base = self._repo, planned.base
-        if not self._copies_stand(base):
+        base = planned.base
+        if gone := lost(self._repo, base, self._writer):
+            self._writer.forget(gone)
             return None
-        leaving = {info.name: info for info in (*planned.leaving, *self._unfit)}
+        leaving = (*planned.leaving, *self._unfit)
         if not leaving:
             return base
-        listed = tuple(info for info in base.packs if info.name not in leaving)
-        known = {info.name for info in base.condemned}
-        condemned = tuple(info for name, info in leaving.items() if name not in known)
-        after = base.follow(
-            self._operation,
-            packs=listed + tuple(self._writer.packs.values()),
-            condemned=base.condemned + condemned,
-        )
-        return _published(repo, after)
-
-    def _copies_stand(self, base: Root) -> bool:
-        """Say whether no copy was condemned or deleted by another collection."""
-        writer, condemned = self._writer, {info.name for info in base.condemned}
-        gone = [
-            info.name
-            for info in writer.packs.values()
-            if info.name in condemned or self._repo.backend.size(info.key) != info.length
-        ]
-        writer.forget(gone)
-        return not gone
-
-    def _sweep(self, root: Root) -> None:
-        """Delete what this root condemns (step 3), then take exactly that off the list (4)."""
-        backend = self._repo.backend
-        if root.condemned:
-            # Another process may have put this root and not made its name durable yet: after a
-            # power cut an older root would list what is deleted here.
-            backend.sync(ROOTS)
-        self._progress.start("delete", total=len(root.condemned))
-        for info in root.condemned:
-            backend.delete(info.key)
-            self._progress.advance()
-        if root.condemned:
-            backend.sync(PACKS)
-        self._progress.finish()
-        deleted = {info.name for info in root.condemned}
-        for _ in range(ATTEMPTS):
-            if self._cleared(self._repo.refresh(), deleted):
-                return
-        # Others publish faster than this: the next collection takes the names off the list.
-
-    def _cleared(self, base: Root, deleted: set[bytes]) -> bool:
-        left = tuple(info for info in base.condemned if info.name not in deleted)
-        if left == base.condemned:
-            return True
-        operation = Operation(os.urandom(16), self._repo.who, WHAT, self._repo.clock())
-        after = base.follow(operation, condemned=left)
-        return _published(self._repo, after) is not None
-
-
-def _published(repo: Repo, after: Root) -> Root | None:
-    """Publish a root and take it up; None when its number is taken."""
-    try:
-        root = roots.publish(repo.backend, after, os.urandom(16))
-    except ConflictError:
-        return None
-    except OutcomeUnknownError as error:
-        raise OutcomeUnknownError(after.operation.id.hex(), str(error)) from error
-    repo.adopt(root)
-    repo.store.refresh()
-    return root
-
-
-def _refused(error: CasError) -> RefusedError:
-    return RefusedError(
-        f"nothing is collected while something kept cannot be read: {error}; look with `cas fsck`"
-    )
+        return swap(self._repo, base, self._operation, leaving, self._writer.packs.values())
 
 
 def _decided(
@@ -235,11 +180,17 @@ def _decided(
         try:
             store = PinnedStore(repo.backend, base.packs)
             live = mark(store, base.refs if refs is None else refs, base.tombstones)
-            return decide(store, base, live, repo.backend, orphans)
+            planned = decide(store, base, live, repo.backend, orphans)
+            recoded = whole_again(store, live)
+            if not recoded:
+                return planned
+            live = without(live, recoded)
+            other = decide(store, base, live, repo.backend, orphans, recoded=recoded)
+            return max(planned, other, key=lambda plan: plan.freed_bytes)
         except (CorruptionError, NotFoundError) as error:
             seen, base = base, repo.refresh()
             if base.seq == seen.seq:
-                raise _refused(error) from error
+                raise refused(error, "collected") from error
     raise ConflictError("the repository")
 
 
@@ -275,15 +226,14 @@ def _tidy(repo: Repo) -> None:
     wanted = {info.name for info in repo.root.packs}
     files = sorted(repo.backend.scan(INDEX), key=lambda info: -info.size_bytes)
     for info in files:
-        covers = _covered(repo, info.key) & wanted
+        covers = _covered(repo, info) & wanted
         if not covers:
             repo.backend.delete(info.key)
         wanted -= covers
 
 
-def _covered(repo: Repo, key: str) -> set[bytes]:
+def _covered(repo: Repo, info: KeyInfo) -> set[bytes]:
     try:
-        (raw,) = repo.backend.read(key, [WHOLE])
-        return set(Segment.from_bytes(raw).packs)
+        return set(IndexFile.open(repo.backend, info.key, info.size_bytes).packs)
     except (CorruptionError, NotFoundError):
         return set()

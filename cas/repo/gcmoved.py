@@ -21,7 +21,7 @@ from cas.repo.root import Root
 from cas.store.index import Place
 from cas.store.pack import PackInfo
 from cas.store.pinned import PinnedStore
-from cas.store.record import KINDS, RECIPE
+from cas.store.record import KINDS
 
 
 def moved(repo: Repo, planned: GcPlan, root: Root) -> GcPlan | None:
@@ -58,8 +58,10 @@ def _by_packs(store: PinnedStore) -> Iterator[ObjectId]:
     """Yield what everything in these packs names: a look-up finds also what no ref leads to."""
     for pack in store.packs:
         for row in store.rows(pack):
-            recipe = store.recipe(Place(row, pack))
-            if row.codec == RECIPE and recipe is not None:
+            place = Place(row, pack)
+            if (base := store.base(place)) is not None:
+                yield base
+            elif (recipe := store.recipe(place)) is not None:
                 yield from (piece for piece, _ in recipe.pieces())
             elif row.kind != Kind.BLOB:
                 kind = KINDS[row.kind]

@@ -6,22 +6,24 @@ from typing import Final
 
 from cas.backend.base import WHOLE, Span
 from cas.backend.local import LocalBackend
-from cas.codec.base import codec_for
+from cas.codec.base import codec_for, delta_for
 from cas.errors import CasError, CorruptionError
-from cas.ids import BlobHasher, ObjectId
+from cas.ids import BlobHasher, BlobId, ObjectId
 from cas.objects.edges import Object, id_of, parse
 from cas.objects.kind import Kind
 from cas.progress import Progress
-from cas.repo.reach import needs
-from cas.store.index import Place, Segment
+from cas.repo.reach import based, needs
+from cas.store.index import Place
 from cas.store.pack import HEADER, PackInfo, Row, check_header, known_kind, read_footer
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import Recipe
-from cas.store.record import KINDS, RECIPE, RecordHeader
+from cas.store.record import DELTAS, KINDS, RECIPE, RecordHeader
+from cas.store.segment import Segment
 
 ERROR: Final = "error"
 WARNING: Final = "warning"
 INFO: Final = "info"
+PACK: Final = "pack"
 HALF: Final = "half"  # a record that is found by look-ups, of an object that is not whole
 
 
@@ -43,7 +45,7 @@ def structure(backend: LocalBackend, pack: PackInfo) -> Finding | None:
     try:
         _check_structure(backend, pack)
     except CasError as error:
-        return Finding(ERROR, "pack", pack.key, str(error))
+        return Finding(ERROR, PACK, pack.key, str(error))
     return None
 
 
@@ -81,6 +83,7 @@ class Records:
     def findings(self, progress: Progress) -> Iterator[Found]:
         """Yield what is wrong, with the object whose record it is."""
         recipes: list[Place] = []
+        deltas: list[Place] = []
         for place in self._places():
             progress.advance()
             try:
@@ -91,8 +94,12 @@ class Records:
                 continue
             if place.row.codec == RECIPE:
                 recipes.append(place)
+            elif place.row.codec in DELTAS:
+                deltas.append(place)
             elif obj is not None:
                 yield from self._gone(place.row, obj)
+        # What others are read from comes first: what is wrong with it is told of itself.
+        yield from self._deltas(sorted(deltas, key=lambda place: place.row.depth))
         if self._full:
             yield from self._recipes(recipes)
 
@@ -111,11 +118,45 @@ class Records:
         header, body = self._store.body(place)
         if header.codec == RECIPE:
             self._store.recipe(place)
+        if header.codec == RECIPE or header.codec in DELTAS:
             return None
         data = codec_for(header.codec).decode(body, header.size)
         if id_of(header.kind, data) != header.id:
             raise CorruptionError("the bytes stored are not what the id names")
         return None if header.kind is Kind.BLOB else parse(header.kind, data, strict=True)
+
+    def _deltas(self, places: list[Place]) -> Iterator[Found]:
+        """Look for the base of each delta, and with `full` decode it."""
+        needed: dict[PackInfo, set[BlobId]] = {}
+        for place in places:
+            row = place.row
+            try:
+                base = based(self._store, place)
+                needed.setdefault(place.pack, set()).add(base)
+                if self._store.places(base):
+                    self._decode(place, base)
+                elif base not in self._tombstones:
+                    self._store.spurn(place)
+                    detail = f"it is a delta on {base}, of which there is no good record"
+                    yield row.id, Finding(ERROR, HALF, _name(row), detail)
+            except CasError as error:
+                self._store.spurn(place)
+                yield _damaged(place, error)
+        for pack, bases in needed.items():
+            inside = {row.id for row in self._store.rows(pack)}
+            for base in bases - inside - set(self._store.bases(pack)):
+                detail = f"its footer does not name {base}, which a delta in it needs"
+                yield base, Finding(ERROR, PACK, pack.key, detail)
+
+    def _decode(self, place: Place, base: BlobId) -> None:
+        if not self._full:
+            return
+        header, body = self._store.body(place)
+        data = bytearray(header.size)
+        delta = delta_for(header.codec)
+        delta.decode_into(body[ObjectId.SIZE :], self._store.whole(base), memoryview(data))
+        if id_of(header.kind, data) != header.id:
+            raise CorruptionError("what is decoded on its base is not what the id names")
 
     def _recipes(self, places: list[Place]) -> Iterator[Found]:
         """Rebuild each blob that is stored as a recipe."""

@@ -2,7 +2,8 @@
 
 Two rules and no third. Any ref keeps its commit and, along every role, all ancestors as records:
 the commit and its `tree`. A hold keeps its commit's payload. What an entry only names is not
-followed, what has a tombstone may be missing. Commits are walked first, then trees.
+followed, what has a tombstone may be missing. Commits are walked first, then trees. What is stored
+as a delta keeps its base, and that its own.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cas.errors import BackendError, CasError, CorruptionError, NotFoundError, UnsupportedError
-from cas.ids import CommitId, ObjectId
+from cas.ids import BlobId, CommitId, ObjectId
 from cas.objects.commit import Commit
 from cas.objects.edges import Edge, Object, parse, references
 from cas.objects.kind import Kind
@@ -20,7 +21,7 @@ from cas.repo.layout import HOLDS
 from cas.store.index import Place
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import MAX_LEVELS, Recipe
-from cas.store.record import RECIPE
+from cas.store.record import DELTAS, RECIPE
 
 if TYPE_CHECKING:
     from cas.repo.repo import Repo
@@ -69,11 +70,17 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Everything that a set of refs keeps: each object with its pack and offset."""
+    """Everything that a set of refs keeps: each object with its pack and offset.
+
+    `deltas` leads from each that is taken as a delta to its base; `only_bases` are kept for nothing
+    else.
+    """
 
     places: Mapping[ObjectId, tuple[bytes, int]] = field(repr=False)
     commits: int
     stored_bytes: int
+    deltas: Mapping[ObjectId, ObjectId] = field(default_factory=dict, repr=False)
+    only_bases: frozenset[ObjectId] = field(default=frozenset(), repr=False)
 
     def takes(self, id: ObjectId, pack: bytes, offset: int) -> bool:
         """Say whether this record is the one that everybody takes of a live object."""
@@ -92,11 +99,26 @@ def mark(
     """Return what these refs keep in the packs of `store`; raise CorruptionError."""
     places: dict[ObjectId, tuple[bytes, int]] = {}
     commits = size = 0
-    for visit in Walk(store, refs, tombstones).visits():
+    walk = Walk(store, refs, tombstones)
+    for visit in walk.visits():
         places[visit.id] = (visit.place.pack.name, visit.place.row.offset)
         commits += visit.kind is Kind.COMMIT
         size += visit.place.row.span.length or 0
-    return Live(places, commits, size)
+    return Live(places, commits, size, walk.deltas, frozenset(walk.only_bases))
+
+
+def based(store: PinnedStore, place: Place) -> BlobId:
+    """Return the base of a delta; raise CorruptionError when it is not stored as a base must be.
+
+    That it is there at all is not looked at.
+    """
+    base = store.base(place)
+    if base is None:
+        raise CorruptionError("it is no delta")
+    found = store.places(base)
+    if found and found[0].row.depth >= place.row.depth:
+        raise CorruptionError(f"its base {base.short} is a delta that is no less deep")
+    return base
 
 
 def needs(obj: Object) -> Iterator[Edge]:
@@ -133,17 +155,24 @@ class Walk:
         self._refs = refs
         self._tombstones = tombstones
         self._trouble = trouble
+        self._bases: list[Item] = []
         self.seen: set[ObjectId] = set()
+        self.deltas: dict[ObjectId, ObjectId] = {}  # each with its base
+        self.only_bases: set[ObjectId] = set()
 
     def visits(self) -> Iterator[Visit]:
-        """Yield every object that is kept: commits, then trees and what is below them."""
+        """Yield every object that is kept: commits, trees and what is below them, then bases."""
         held = {id for name, id in self._refs.items() if name.startswith(HOLDS)}
         trees: list[tuple[ObjectId, Where]] = []
         # Holds last: a run's or tag's name says more when something is wrong.
         for name in sorted(self._refs, key=lambda name: (name.startswith(HOLDS), name)):
             yield from self._history(self._refs[name], Where(name), held, trees)
         for tree, where in trees:
-            yield from self._closure(tree, where)
+            yield from self._closure((Kind.TREE, tree, 0, where))
+        while self._bases:
+            for visit in self._closure(self._bases.pop()):
+                self.only_bases.add(visit.id)
+                yield visit
 
     def _history(
         self,
@@ -167,8 +196,8 @@ class Walk:
                 trees.append((commit.payload, inside))
             pending.extend(parent.commit for parent in commit.parents)
 
-    def _closure(self, tree: ObjectId, where: Where) -> Iterator[Visit]:
-        pending: list[Item] = [(Kind.TREE, tree, 0, where)]
+    def _closure(self, item: Item) -> Iterator[Visit]:
+        pending: list[Item] = [item]
         while pending:
             kind, id, level, at = pending.pop()
             found = self._visit(kind, id, at)
@@ -180,8 +209,20 @@ class Walk:
                 inside = at.inside(kind, id)
                 below = [(*edge, 0, inside) for edge in references(obj)]
                 pending.extend(reversed(below))
+            elif kind is Kind.BLOB and visit.place.row.codec in DELTAS:
+                self._keep_base(visit, at)
             elif kind is Kind.BLOB:
                 pending.extend(self._pieces(visit, level, at))
+
+    def _keep_base(self, visit: Visit, where: Where) -> None:
+        """Note down the base of a delta, to be visited when all else was."""
+        try:
+            base = based(self._store, visit.place)
+        except CasError as error:
+            self._report(visit.kind, visit.id, where, error)
+            return
+        self.deltas[visit.id] = base
+        self._bases.append((Kind.BLOB, base, 0, where.inside(Kind.BLOB, visit.id)))
 
     def _pieces(self, visit: Visit, level: int, where: Where) -> list[Item]:
         """Return the pieces of a blob that is stored as a recipe."""

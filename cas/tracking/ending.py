@@ -91,6 +91,11 @@ def leave(end: End) -> None:
             _hooks.remove()
 
 
+def runs_are_open() -> bool:
+    """Say whether this process has a run that has not ended."""
+    return bool(_hooks.open)
+
+
 def went_on() -> None:
     """Say that the program is still at work: what looked like its end was caught."""
     if _hooks.crash is not None and threading.current_thread() is threading.main_thread():

@@ -33,6 +33,7 @@ from cas.tracking.record import Items, run_volume
 from cas.tracking.recovery import recover_lost
 from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
 from cas.tracking.start import begin, forked_from, open_repo, say
+from cas.tracking.upkeep import after_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -300,6 +301,7 @@ class Run:
                 raise TrackingError(f"run {self.name} could not be committed: {error}") from error
             self._leave()
         self._tell(status)
+        after_run(self.repo)
         if self._problems:
             count = len(self._problems)
             calls = "1 call" if count == 1 else f"{count} calls"

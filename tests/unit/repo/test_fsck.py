@@ -20,9 +20,9 @@ from cas.repo.layout import FORMAT, HOLDS, MAIN, root_key
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange
 from cas.repo.transaction import Transaction, transact
-from cas.store.index import Segment
 from cas.store.pack import PackClass, PackInfo, read_footer
 from cas.store.record import RECIPE, RecordHeader
+from cas.store.segment import Segment
 from cas.store.writer import ObjectWriter
 from tests.support.builders import RunBuilder, commit_files, noise, reopened, repository, set_ref
 

@@ -598,7 +598,7 @@ def test_removes_index_files_that_help_nobody(repo: Repo) -> None:
 
 
 def test_a_lying_index_file_cannot_make_it_delete_what_lives(repo: Repo) -> None:
-    from cas.store.index import Segment
+    from cas.store.segment import Segment
 
     id = commit_files(repo, {"a": noise(1, 300_000)})
     names = tuple(info.name for info in repo.root.packs)

@@ -1,7 +1,11 @@
 """Names are refused where on some platform they would leave, and only there."""
 
+import re
+from itertools import product
+
 import pytest
 
+from cas.repo import names
 from cas.repo.names import refusal, shown
 
 ODD_BUT_FINE = [
@@ -42,6 +46,17 @@ def test_an_odd_name_is_fine(name: bytes) -> None:
 )
 def test_a_dangerous_name_is_refused_with_its_reason(name: bytes, reason: str) -> None:
     assert reason in (refusal(name) or "")
+
+
+def test_a_plain_name_that_is_not_looked_at_closely_would_not_be_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = [b"", b"a", b"C", b"git", b"CAS", b".", b"..", b".git", b"-", b"_", b"~1", b":", b" "]
+    made = {b"".join(found) for found in product(parts, repeat=4)}
+    plain = [name for name in made if names._PLAIN.fullmatch(name)]
+    monkeypatch.setattr(names, "_PLAIN", re.compile(rb"(?!)"))
+    assert len(plain) > 1000
+    assert [name for name in plain if refusal(name)] == []
 
 
 def test_a_path_is_shown_on_one_line() -> None:

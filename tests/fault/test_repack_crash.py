@@ -1,0 +1,101 @@
+"""A repack that stops anywhere leaves a whole repository; the next one finishes the work."""
+
+import errno
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cas.backend.files import FileOps
+from cas.errors import CasError
+from cas.repo import fsck, gc, repack
+from cas.repo.layout import HOLDS
+from cas.repo.repo import Repo
+from tests.support.builders import Clock, commit_files, noise, read_tree, reopened, repository
+from tests.support.drift import depths, drift_run
+from tests.support.faulty import CHANGES, Crash, Fault, FaultyOps, RecordingOps
+
+Contents = dict[str, object]
+
+
+class Quick(FileOps):
+    """Nothing here is about power cuts: to wait for the disk would only take time."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+    def fsync_dir(self, path: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
+    """A repository with three packs to replace, one of them with metadata, and what it holds."""
+    repo = reopened(repository(tmp_path_factory.mktemp("origin")), Quick())
+    drift_run(repo, "exp/small", seed=2, steps=2, size=9000)
+    drift_run(repo, steps=3, size=300_000)
+    commit_files(repo, {"a": noise(1, 300_000)}, payload={"w": noise(2, 900)})
+    return repo.path, contents(repo)
+
+
+def contents(repo: Repo) -> Contents:
+    """Everything that refs and holds keep."""
+    found: Contents = {}
+    for name, id in repo.refresh().refs.items():
+        commit = repo.commit(id)
+        found[name] = read_tree(repo, commit.tree)
+        if name.startswith(HOLDS) and commit.payload:
+            found[f"{name} payload"] = read_tree(repo, commit.payload)
+    return found
+
+
+def copied(origin: Path, folder: Path, ops: FileOps) -> Repo:
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(origin, folder)
+    return reopened(Repo.open(folder, who="ada", clock=Clock()), ops)
+
+
+def changes(origin: Path, folder: Path) -> list[int]:
+    """The numbers of the operations with which a repack changes the disk."""
+    ops = RecordingOps()
+    repo = copied(origin, folder, ops)
+    assert repack.execute(repo, repack.plan(repo)).steps > 1
+    return [at for at, (name, _) in enumerate(ops.calls, 1) if name in CHANGES]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("raises", "after"),
+    [(Crash, False), (Crash, True), (errno.EIO, False), (errno.ENOSPC, False)],
+    ids=["crash before", "crash after", "error", "full disk"],
+)
+def test_a_repack_may_stop_at_any_change(
+    origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
+) -> None:
+    path, kept = origin
+    numbers = changes(path, tmp_path / "trace")
+    assert len(numbers) > 30
+    for at in numbers:
+        ops = FaultyOps(Fault(at, raises, after=after))
+        repo = copied(path, tmp_path / "copy", ops)
+        with suppress(Crash, CasError):
+            repack.execute(repo, repack.plan(repo))
+        repo.backend.close()
+        check(repo.path, kept, f"stopped at {at}: {ops.happened}")
+
+
+def check(path: Path, kept: Contents, said: str) -> None:
+    repo = reopened(Repo.open(path, who="ada", clock=Clock()), Quick())
+    found = [finding for finding in fsck.check(repo, full=True) if finding.severity != fsck.INFO]
+    assert not found, said
+    assert contents(repo) == kept, said
+    repack.execute(repo, repack.plan(repo))
+    assert repack.plan(repo).empty, said
+    assert depths(repo) == [1, 1, 2], said
+    gc.execute(repo, gc.plan(repo))
+    assert [f for f in fsck.check(repo, full=True) if f.what != "stray-snapshot"] == [], said
+    assert contents(repo) == kept, said
+    assert len(list(repo.backend.scan("packs/"))) == len(repo.root.packs), said
+    repo.backend.close()
