@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit check clean
+.PHONY: demo test unit check bench clean
 
 demo: .venv/ready
 	$(BIN)/python docs/examples/demo.py
@@ -17,6 +17,11 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# All workloads at full size, peers installed where they can be; docs/performance.md explains it.
+BENCH ?= --scale full --repeat 5
+bench: .venv/ready
+	$(BIN)/python -m benchmarks $(BENCH)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

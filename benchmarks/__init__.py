@@ -1,0 +1,1 @@
+"""Workloads, peers and one table: `make bench`, explained in docs/performance.md."""
