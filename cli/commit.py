@@ -1,7 +1,7 @@
 """`cas commit`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,8 +45,6 @@ def commit(
     from cas.repo.config import get
     from cas.repo.person import Told, commit_paths
     from cas.tracking.names import check_name
-    from cas.tracking.program import scalar
-    from cas.tracking.secrets import scrub_params
 
     if "" in paths:
         raise InvalidInputError("an empty path: say `.` for this directory")
@@ -55,15 +53,23 @@ def commit(
         author=get(repo, "author") or session.who,
         message=message,
         experiment=None if experiment is None else check_name(experiment, "experiment"),
-        params=scrub_params({name: scalar(text) for name, text in pairs(params, "-p")}),
+        params=_params(params),
         metrics={name: _number(name, text) for name, text in pairs(metrics, "--metric")},
         parents=tuple(_parent(repo, *pair) for pair in pairs(parents, "--parent")),
     )
     places = [Path(path) for path in paths]
     done = commit_paths(repo, places, Path.cwd(), told, progress=session.progress)
     session.emit(done, [str(done.id)])
-    stored, given = map(render.human_bytes, (done.stored_bytes, done.given_bytes))
-    session.say(f"cas: stored {stored} of {given} given")
+    session.say(f"cas: stored {render.human_share(done.stored_bytes, done.given_bytes)}")
+
+
+def _params(given: tuple[str, ...]) -> dict[str, Any]:
+    if not given:
+        return {}  # what reads them is slow to import
+    from cas.tracking.program import scalar
+    from cas.tracking.secrets import scrub_params
+
+    return scrub_params({name: scalar(text) for name, text in pairs(given, "-p")})
 
 
 def _number(name: str, text: str) -> float:

@@ -15,7 +15,8 @@ def size(text: str, option: str) -> int:
     match = SIZE.fullmatch(text)
     if match is None or (match[3] and not match[2]):
         raise InvalidInputError(f"{option} takes a size such as 500MB or 2GiB, not {text!r}")
-    return int(match[1]) * (1024 if match[3] else 1000) ** POWERS[match[2]]
+    amount: int = int(match[1]) * (1024 if match[3] else 1000) ** POWERS[match[2]]
+    return amount
 
 
 def pairs(texts: Iterable[str], option: str) -> list[tuple[str, str]]:

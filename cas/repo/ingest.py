@@ -1,36 +1,59 @@
 """Files into objects: what a folder holds becomes a tree, bit for bit.
 
 Links are stored as links and never followed below the top, so that nothing outside the folder gets
-in and no walk goes in circles. The folders `.cas` and `.git` are left out. A file is read once,
-front to back, in bounded memory; one that changes meanwhile is stored as it was read.
+in and no walk goes in circles; folders are opened by handle, so that this holds also while somebody
+changes them. The folders `.cas` and `.git` are left out. A file is read once, front to back, in
+bounded memory; one that changes meanwhile is stored as it was read. What a stat cache knows is not
+read at all.
 Format: docs/format/checkout.md.
 """
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cas.errors import InvalidInputError
-from cas.ids import BlobId
+from cas.ids import BlobId, ObjectId
 from cas.objects.tree import Entry, EntryKind, TreeSummary, build
 from cas.progress import SILENT, Progress
 from cas.repo.names import LEFT_OUT, MAX_NESTING, refusal, shown
+from cas.repo.statcache import (
+    NO_ID,
+    Known,
+    Notes,
+    Rows,
+    StatCache,
+    each,
+    file_row,
+    key_of,
+    parts,
+    tree_of,
+    tree_row,
+)
 from cas.store.writer import ObjectWriter
 
+UNCUT: Final = 64 * 1024  # files up to this size are never cut at their tensors
 SMALL: Final = 512 * 1024  # files up to this size are read at once
 WINDOW: Final = 4 * 1024 * 1024
 FILE_MODE: Final = 0o644
 FOLDER_MODE: Final = 0o755
 # O_NONBLOCK: not to wait for ever where somebody has put a pipe since we looked.
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+ENTER: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+PLAIN: Final = frozenset({stat.S_IFREG, stat.S_IFLNK})
 
 Ignore = Callable[[bytes], bool]
 Row = tuple[list[bytes], Entry]
+
+_open = os.open
+_stat = os.stat
 
 
 class Modes(Enum):
@@ -39,12 +62,11 @@ class Modes(Enum):
     FULL = "full"
     PORTABLE = "portable"  # 644 or 755, so that equal data is one tree under any umask
 
-    def of(self, found: os.stat_result) -> int:
-        """Return the bits for a file or folder that was found like this."""
+    def of(self, mode: int) -> int:
+        """Return the bits for a file or folder of this mode."""
         if self is Modes.FULL:
-            return found.st_mode & 0o777
-        executable = stat.S_ISDIR(found.st_mode) or found.st_mode & 0o100
-        return FOLDER_MODE if executable else FILE_MODE
+            return mode & 0o777
+        return FOLDER_MODE if stat.S_ISDIR(mode) or mode & 0o100 else FILE_MODE
 
 
 def add(
@@ -54,22 +76,29 @@ def add(
     modes: Modes = Modes.FULL,
     ignore: Ignore | None = None,
     follow: bool = False,
+    cache: StatCache | None = None,
     progress: Progress = SILENT,
 ) -> Entry:
     """Store a file, a link or a whole folder; return its entry, under its own name.
 
     `ignore` is asked with each path below the folder, relative and with `/` between names; what it
     says True to is left out, with all below. With `follow`, `path` itself may be a link to what is
-    stored. Raises InvalidInputError for what cannot be read or cannot be stored.
+    stored. What `cache` knows is not read again; it learns what is, and is saved by the caller.
+    Raises InvalidInputError for what cannot be read or cannot be stored.
     """
     place = os.fsencode(path.absolute())
     name = _named(place)
-    ingest = _Ingest(writer, modes, ignore or _nothing, progress, memoryview(bytearray(WINDOW)))
+    _check(name, place)
+    cache = cache or StatCache(None)
+    ingest = _Ingest(writer, modes, ignore, cache, progress)
     progress.start("store files")
-    with _reading(place):
+    began = cache.now()
+    try:
         place = os.path.realpath(place) if follow else place
-        found = os.lstat(place)
-    entry = ingest.entry(name, place, found, ())
+        found = _stat(place, follow_symlinks=False)
+    except OSError as error:
+        raise _unreadable(place, error) from error
+    entry = replace(ingest.top(place, found, began), name=name)
     progress.finish()
     return entry
 
@@ -96,96 +125,209 @@ def file_entry(writer: ObjectWriter, name: bytes, data: bytes, mode: int = FILE_
 
 
 @dataclass(frozen=True, slots=True)
+class _Folder:
+    """An open folder, its path for messages, and the names that lead to it from the top.
+
+    Without a handle it is where the names are whole paths.
+    """
+
+    fd: int | None
+    path: bytes
+    below: tuple[bytes, ...]
+
+    def inner(self, name: bytes) -> bytes:
+        """Return the path of a name in it."""
+        return os.path.join(self.path, name)
+
+
 class _Ingest:
     """One walk over files, with one buffer for all of them."""
 
-    writer: ObjectWriter
-    modes: Modes
-    ignore: Ignore
-    progress: Progress
-    window: memoryview
+    def __init__(
+        self,
+        writer: ObjectWriter,
+        modes: Modes,
+        ignore: Ignore | None,
+        cache: StatCache,
+        progress: Progress,
+    ) -> None:
+        self._writer = writer
+        self._modes = modes
+        self._ignore = ignore
+        self._cache = cache
+        self._progress = progress
 
-    def entry(
-        self, name: bytes, path: bytes, found: os.stat_result, below: tuple[bytes, ...]
-    ) -> Entry:
-        """Store what is at `path`, which is `below` the top."""
-        _check(name, path)
-        if stat.S_ISLNK(found.st_mode):
-            with _reading(path):
-                return Entry.to_link(name, os.readlink(path))
-        if stat.S_ISREG(found.st_mode):
-            id, size = self.file(path, found)
-            return Entry(name, EntryKind.FILE, id, size, self.modes.of(found))
-        if not stat.S_ISDIR(found.st_mode):
-            raise InvalidInputError(f"cannot store {shown(path)}: it is {_strange(found.st_mode)}")
+    def top(self, path: bytes, found: os.stat_result, began: int) -> Entry:
+        """Store what is at a path; the entry has the path for a name."""
+        nowhere = _Folder(None, b"", ())
+        mode = found.st_mode
+        if stat.S_ISDIR(mode):
+            below = self._folder(nowhere, path, ())
+            return Entry(path, EntryKind.TREE, below.id, below.size, self._modes.of(mode))
+        if stat.S_IFMT(mode) not in PLAIN:
+            raise _strange(path, mode)
+        row, key = file_row(path, found), key_of(path, "file")
+        known, notes = self._cache.find(key, began), self._cache.notes(began)
+        (entry,) = self._entries(nowhere, row, known, notes)
+        self._cache.keep(key, notes.known(key, row, None))
+        return entry
+
+    def _folder(self, above: _Folder, name: bytes, below: tuple[bytes, ...]) -> TreeSummary:
+        """Store what is in a folder, unless all of it is as it was."""
+        path = above.inner(name)
         if len(below) > MAX_NESTING:
             raise _too_deep(path)
-        summary = build(self.entries(path, below), self.writer.tree)
-        return Entry(name, EntryKind.TREE, summary.id, summary.size, self.modes.of(found))
-
-    def entries(self, folder: bytes, below: tuple[bytes, ...]) -> Iterator[Entry]:
-        """Store what is in a folder, in raw-byte order of the names."""
-        with _reading(folder):
-            names = sorted(os.listdir(folder))
-        for name in names:
-            inner = (*below, name)
-            if name in LEFT_OUT or self.ignore(b"/".join(inner)):
-                continue
-            path = os.path.join(folder, name)
-            with _reading(path):
-                found = os.lstat(path)
-            yield self.entry(name, path, found, inner)
-
-    def file(self, path: bytes, found: os.stat_result) -> tuple[BlobId, int]:
-        """Store a file's bytes; return their id and how many were read."""
-        with _reading(path):
-            fd = os.open(path, READ)
         try:
-            first = self._start(fd, path, min(found.st_size, SMALL) + 1)
-            if len(first) <= min(found.st_size, SMALL):
-                return self.writer.blob(first), len(first)
-            rest = self._rest(fd, path)
-            return self.writer.stream(chain((first,), rest), found.st_size)
+            fd = _open(name, ENTER, dir_fd=above.fd)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        folder = _Folder(fd, path, below)
+        try:
+            key, began = key_of(path, self._modes.value), self._cache.now()
+            rows = self._rows(folder)
+            known = self._cache.find(key, began)
+            tree = known.tree if known and known.is_still(rows) else None
+            if tree is None or not self._writer.has(tree.id):
+                notes = self._cache.notes(began)
+                tree = build(self._entries(folder, rows, known, notes), self._writer.tree)
+                self._cache.keep(key, notes.known(key, rows, tree))
+        finally:
+            os.close(fd)
+        return tree
+
+    def _rows(self, folder: _Folder) -> bytearray:
+        """Look at each name in a folder, in raw-byte order; store the folders in it."""
+        rows = bytearray()
+        for name in self._names(folder):
+            try:
+                found = _stat(name, dir_fd=folder.fd, follow_symlinks=False)
+            except OSError as error:
+                raise _unreadable(folder.inner(name), error) from error
+            kind = stat.S_IFMT(found.st_mode)
+            if kind in PLAIN:
+                rows += file_row(name, found)
+            elif kind == stat.S_IFDIR:
+                below = self._folder(folder, name, (*folder.below, name))
+                rows += tree_row(name, found.st_mode, below)
+            else:
+                raise _strange(folder.inner(name), found.st_mode)
+        return rows
+
+    def _names(self, folder: _Folder) -> list[bytes]:
+        """Return the names in a folder that are to be stored, in raw-byte order."""
+        try:
+            names = sorted(map(os.fsencode, os.listdir(folder.fd)))
+        except OSError as error:
+            raise _unreadable(folder.path, error) from error
+        names = [name for name in names if name not in LEFT_OUT]
+        if self._ignore is None and not any(map(refusal, names)):
+            return names
+        kept = []
+        for name in names:
+            if self._ignore is None or not self._ignore(b"/".join((*folder.below, name))):
+                _check(name, folder.inner(name))
+                kept.append(name)
+        return kept
+
+    def _entries(
+        self, folder: _Folder, rows: Rows, known: Known | None, notes: Notes
+    ) -> Iterator[Entry]:
+        """Store what the rows of a folder say is in it, but for what is known and stored."""
+        ids = known.ids_of(rows) if known else repeat(NO_ID)
+        for row, id in zip(each(rows), ids, strict=False):
+            name, mode, size = parts(row)
+            if stat.S_ISDIR(mode):
+                notes.add_tree()
+                yield Entry(name, EntryKind.TREE, tree_of(row), size, self._modes.of(mode))
+            elif stat.S_ISLNK(mode):
+                notes.add(row)
+                yield Entry.to_link(name, _target(folder, name))
+            elif id != NO_ID and self._writer.has(ObjectId(id)):
+                notes.add(row, id)
+                yield Entry(name, EntryKind.FILE, ObjectId(id), size, self._modes.of(mode))
+            else:
+                blob, read, found = self._file(folder, name, size)
+                same = read == size and file_row(name, found) == row
+                notes.add(row, blob if same else None)
+                yield Entry(name, EntryKind.FILE, blob, read, self._modes.of(mode))
+
+    def _file(
+        self, folder: _Folder, name: bytes, expected: int
+    ) -> tuple[BlobId, int, os.stat_result]:
+        """Store a file's bytes; return their id, how many were read, and what the file is then."""
+        try:
+            fd = _open(name, READ, dir_fd=folder.fd)
+        except OSError as error:
+            raise _unreadable(folder.inner(name), error) from error
+        try:
+            want = (expected if expected < SMALL else SMALL) + 1
+            start, found = self._start(fd, want, folder.inner(name))
+            if len(start) < want:
+                id, size = self._small(start)
+                return id, size, found
+            id, size = self._large(fd, start, expected, folder.inner(name))
+            return id, size, os.fstat(fd)
         finally:
             os.close(fd)
 
-    def _start(self, fd: int, path: bytes, want: int) -> bytes:
-        """Return the first `want` bytes, fewer only where the file ends."""
-        parts: list[bytes] = []
-        while want:
-            with _reading(path):
-                parts.append(os.read(fd, want))
-            if not parts[-1]:
-                break
-            want -= len(parts[-1])
-            self.progress.advance(len(parts[-1]))
-        return b"".join(parts)
+    def _small(self, data: bytes) -> tuple[BlobId, int]:
+        """Store a file that was read at once."""
+        found = None
+        if len(data) > UNCUT:
+            found = self._tensors(data, io.BytesIO(data), len(data))
+        return found or (self._writer.blob(data), len(data))
 
-    def _rest(self, fd: int, path: bytes) -> Iterator[memoryview]:
+    def _large(self, fd: int, start: bytes, expected: int, path: bytes) -> tuple[BlobId, int]:
+        """Store a file that is too large to be read at once, or that grows; `start` is read."""
+        try:
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                found = self._tensors(start, file, expected)
+                if found is not None:
+                    self._progress.advance(found[1] - len(start))
+                    return found
+                if file.tell() != len(start):  # what is made up while it is read stays untouched
+                    file.seek(len(start))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return self._writer.stream(chain((start,), self._rest(fd, path)), expected)
+
+    def _tensors(self, start: bytes, file: BinaryIO, size: int) -> tuple[BlobId, int] | None:
+        """Store a file cut at its tensors, None where it is no such file."""
+        # Slow to import, and not needed where everything is as it was.
+        from cas.objects.containers.files import HEAD, may_be_known
+        from cas.repo.cutting import store_tensors
+
+        return store_tensors(self._writer, file, size) if may_be_known(start[:HEAD]) else None
+
+    def _start(self, fd: int, want: int, path: bytes) -> tuple[bytes, os.stat_result]:
+        """Return the first `want` bytes, fewer only where the file ends, and what it is then."""
+        try:
+            data = os.read(fd, want)
+            found = os.fstat(fd)
+            # A read that gives as many bytes as there are has come to the end; below /proc and on
+            # some other file systems nobody can tell but by reading on.
+            while data and len(data) < want and len(data) != found.st_size:
+                more = os.read(fd, want - len(data))
+                if not more:
+                    break
+                data += more
+                found = os.fstat(fd)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        self._progress.advance(len(data))
+        return data, found
+
+    def _rest(self, fd: int, path: bytes) -> Iterator[bytes]:
+        """Yield what comes after; each window is the writer's own, which encodes it later."""
         while True:
-            with _reading(path):
-                count = os.readv(fd, [self.window])
-            if not count:
+            try:
+                data = os.read(fd, WINDOW)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if not data:
                 return
-            self.progress.advance(count)
-            yield self.window[:count]
-
-
-class _reading:  # noqa: N801
-    """Turns what the system says while `path` is read into an error for people."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: bytes) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        """Begin to read."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            reason = (error.strerror or "unknown error").lower()
-            raise InvalidInputError(f"cannot read {shown(self._path)}: {reason}") from error
+            self._progress.advance(len(data))
+            yield data
 
 
 def _nest(writer: ObjectWriter, rows: list[Row], level: int) -> TreeSummary:
@@ -222,10 +364,19 @@ def _too_deep(path: bytes) -> InvalidInputError:
     )
 
 
-def _strange(mode: int) -> str:
+def _target(folder: _Folder, name: bytes) -> bytes:
+    try:
+        return os.readlink(name, dir_fd=folder.fd)
+    except OSError as error:
+        raise _unreadable(folder.inner(name), error) from error
+
+
+def _strange(path: bytes, mode: int) -> InvalidInputError:
     kinds = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+    strange = kinds.get(stat.S_IFMT(mode), "a device")
+    return InvalidInputError(f"cannot store {shown(path)}: it is {strange}")
 
 
-def _nothing(_: bytes) -> bool:
-    return False
+def _unreadable(path: bytes, error: OSError) -> InvalidInputError:
+    reason = (error.strerror or "unknown error").lower()
+    return InvalidInputError(f"cannot read {shown(path)}: {reason}")

@@ -14,6 +14,7 @@ INDEX: Final = "index/"
 TMP: Final = "tmp/"
 JOURNALS: Final = "journals"  # a folder of plain files under OS locks, not a key prefix
 SESSIONS: Final = "sessions"  # likewise
+CACHE: Final = "cache"  # likewise, but nothing in it is needed
 
 RUNS: Final = "runs/"
 OPEN: Final = "open/"

@@ -21,10 +21,13 @@ _IGNORED: Final = re.compile(
 )
 _SHORT: Final = re.compile(r"(?:cas|git)~[0-9]+")  # what FAT and NTFS call `.cas` and `.git`
 _DRIVE: Final = re.compile(r"[a-z]:")
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9_.+=@,-]*")  # none of these is ever refused
 
 
 def refusal(name: bytes) -> str | None:
     """Return why a name is refused on every platform, None when it is not."""
+    if _PLAIN.fullmatch(name):
+        return None
     text = name.decode("utf-8", "surrogateescape")
     if not text.isascii():
         text = _IGNORED.sub("", text)

@@ -18,6 +18,7 @@ from cas.progress import SILENT, Progress
 from cas.repo import ingest
 from cas.repo.layout import MAIN
 from cas.repo.repo import Repo
+from cas.repo.statcache import StatCache, open_statcache
 from cas.repo.transaction import Transaction, transact
 
 
@@ -59,7 +60,7 @@ def commit_paths(
     time = repo.clock()
 
     def build(tx: Transaction) -> Committed:
-        payload = _payload(tx, wanted, progress)
+        payload = _payload(tx, wanted, cache, progress)
         record = _record(tx, told)
         before = tx.ref(MAIN)
         parents = told.parents if before is None else (Parent(PREVIOUS, before), *told.parents)
@@ -80,7 +81,10 @@ def commit_paths(
         tx.set_ref(MAIN, id)
         return Committed(id, before, volume.given_bytes, volume.stored_bytes)
 
-    return transact(repo, "commit", build)
+    with open_statcache(repo) as cache:
+        done = transact(repo, "commit", build)
+        cache.save()
+    return done
 
 
 def placed(paths: Sequence[Path], base: Path) -> dict[bytes, Path]:
@@ -120,8 +124,13 @@ def _held(key: bytes, found: Mapping[bytes, Path]) -> bool:
     )
 
 
-def _payload(tx: Transaction, wanted: Mapping[bytes, Path], progress: Progress) -> TreeSummary:
-    entries = {key: ingest.add(tx.writer, path, progress=progress) for key, path in wanted.items()}
+def _payload(
+    tx: Transaction, wanted: Mapping[bytes, Path], cache: StatCache, progress: Progress
+) -> TreeSummary:
+    entries = {
+        key: ingest.add(tx.writer, path, cache=cache, progress=progress)
+        for key, path in wanted.items()
+    }
     whole = entries.get(b"")
     if whole is None:
         return ingest.nest(tx.writer, entries.items())
