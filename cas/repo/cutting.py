@@ -14,7 +14,7 @@ from cas.objects.containers.files import Span
 from cas.objects.containers.nested import spans_in
 from cas.objects.elements import element_of
 from cas.progress import SILENT, Progress
-from cas.store.pieces import recipe_of
+from cas.store.pieces import WholeHash, recipe_of
 from cas.store.recipe import MAX_PIECES
 from cas.store.writer import GROUP, GROUP_FROM, GROUP_FROM_TYPED, WHOLE_TYPED, ObjectWriter
 
@@ -43,7 +43,7 @@ class _Source:
     """A file that is read once; all of it goes into the id of the whole."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
-        self.hasher = BlobHasher()
+        self.hasher = WholeHash()
         self.size = 0
         self._file = file
         self._progress = progress

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from struct import Struct
 from typing import ClassVar, Self
 
 from cas.backend.base import Backend, Span
 from cas.errors import CorruptionError
 from cas.ids import Buffer, ObjectId, digest
+from cas.store.pool import Lane
 from cas.store.record import DELTAS, KINDS, RecordHeader, base_of, check_version
 
 MAGIC = b"CASP"
@@ -26,7 +28,7 @@ HEADER = Struct("<4s B B 2x 16s")
 FOOTER_HEAD = Struct("<4s B 3x I I")
 TRAILER = Struct("<Q 32s 4s B 3x")
 ID = ObjectId.SIZE
-GATHER = 256 * 1024
+GATHER = 1024 * 1024
 
 
 class PackClass(IntEnum):
@@ -151,6 +153,7 @@ class PackWriter:
         self._bases: set[ObjectId] = set()
         self._gathered: list[Buffer] = []
         self._gathered_bytes = 0
+        self._lane = Lane()  # on which it goes to the sink
         self._write([HEADER.pack(MAGIC, VERSION, kind, name)], at=0)
 
     def add(self, header: RecordHeader, body: Buffer) -> Row:
@@ -176,12 +179,14 @@ class PackWriter:
         check = digest(footer)
         start = self.length
         self._write([footer, TRAILER.pack(start, check, FOOTER_MAGIC, VERSION)], at=start)
-        self._flush()
+        self._lane.settle()
+        self._sink.write(self._gathered)
         self._sink.seal()
         return PackInfo(self.name, self.length, check, self.kind)
 
     def discard(self) -> None:
         """Remove what was written."""
+        self._lane.drop()
         self._sink.discard()
 
     def _write(self, buffers: Sequence[Buffer], at: int) -> None:
@@ -191,11 +196,8 @@ class PackWriter:
         self._gathered_bytes += size
         # One call for many small records.
         if self._gathered_bytes >= GATHER:
-            self._flush()
-
-    def _flush(self) -> None:
-        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        self._sink.write(gathered)
+            self._lane.put(partial(self._sink.write, self._gathered))
+            self._gathered, self._gathered_bytes = [], 0
 
 
 def read_footer(backend: Backend, info: PackInfo) -> Footer:

@@ -4,10 +4,12 @@ Format: docs/format/cutting.md, docs/format/recipe.md.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from cas.codec.chunker import Chunker
 from cas.errors import InvalidInputError
-from cas.ids import BlobId, Buffer
+from cas.ids import BlobHasher, BlobId, Buffer
+from cas.store.pool import Lane
 from cas.store.recipe import MAX_PIECES, Recipe
 
 
@@ -38,6 +40,26 @@ def cut(buffers: Iterable[Buffer], chunker: Chunker) -> Iterator[memoryview]:
     for length in chunker.cut(rest, final=True):
         yield rest[at : at + length]
         at += length
+
+
+class WholeHash:
+    """The id of a blob that comes in buffers, computed beside the caller.
+
+    The buffers must not change until `id` is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._hasher = BlobHasher()
+        self._lane = Lane()
+
+    def update(self, data: Buffer) -> None:
+        """Take the next bytes."""
+        self._lane.put(partial(self._hasher.update, data))
+
+    def id(self) -> BlobId:
+        """Return the id of all bytes taken."""
+        self._lane.settle()
+        return self._hasher.id()
 
 
 def recipe_of(pieces: list[tuple[BlobId, int]]) -> Recipe:

@@ -44,7 +44,7 @@ class Ordered(Generic[T]):
             return
         while self._jobs and self._held + size > self._room:
             self.next()
-        self._jobs.append((_start(job), size))
+        self._jobs.append((_start(job, _codecs), size))
         self._held += size
         while self._jobs and self._jobs[0][0].done():
             self.next()
@@ -88,6 +88,29 @@ def ordered(jobs: Iterable[tuple[Job[T], int]], room: int) -> Iterator[T]:
         queue.drop()
 
 
+class Lane:
+    """Jobs beside the caller, one after another: each starts when the one before has ended."""
+
+    def __init__(self) -> None:
+        self._job: Future[object] | None = None
+
+    def put(self, job: Job[object]) -> None:
+        """Start a job once the last one is done; raise what that one raised."""
+        self.settle()
+        self._job = _start(job, _beside)
+
+    def settle(self) -> None:
+        """Wait for the last job; raise what it raised."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def drop(self) -> None:
+        """Wait for the last job, whatever became of it."""
+        with suppress(Exception):
+            self.settle()
+
+
 def workers() -> int:
     """Return how many jobs run at once: as many as this process may use cores."""
     if hasattr(os, "sched_getaffinity"):
@@ -95,9 +118,9 @@ def workers() -> int:
     return min(MAX_WORKERS, os.cpu_count() or 1)
 
 
-def _start(job: Job[T]) -> "Future[T]":
+def _start(job: Job[T], threads: "_Threads") -> "Future[T]":
     try:
-        return _workers.start(job)
+        return threads.start(job)
     except RuntimeError:  # while the interpreter ends, no thread starts any more
         done: Future[T] = Future()
         try:
@@ -107,17 +130,19 @@ def _start(job: Job[T]) -> "Future[T]":
         return done
 
 
-class _Workers:
-    """The threads, made when the first job comes."""
+class _Threads:
+    """Threads of one purpose, made when the first job comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._most = most
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
     def start(self, job: Job[T]) -> "Future[T]":
         with self._lock:
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(workers(), "cas-codec", initializer=_be_nice)
+                self._executor = ThreadPoolExecutor(self._most, self._name, initializer=_be_nice)
             return self._executor.submit(job)
 
     def forked(self) -> None:
@@ -131,5 +156,7 @@ def _be_nice() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-_workers: Final = _Workers()
-os.register_at_fork(after_in_child=_workers.forked)
+_codecs: Final = _Threads("cas-codec", workers())
+_beside: Final = _Threads("cas-beside", MAX_WORKERS)
+os.register_at_fork(after_in_child=_codecs.forked)
+os.register_at_fork(after_in_child=_beside.forked)

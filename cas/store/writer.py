@@ -28,10 +28,10 @@ from cas.ids import (
     tree_id,
 )
 from cas.objects.kind import Kind
-from cas.store.encoding import Base, Record, encode, encode_delta
+from cas.store.encoding import Record, encode
 from cas.store.pack import PackClass, PackInfo, PackWriter
 from cas.store.packed import PackedStore
-from cas.store.pieces import cut, recipe_of
+from cas.store.pieces import WholeHash, cut, recipe_of
 from cas.store.pool import Ordered
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
@@ -109,7 +109,7 @@ class ObjectWriter:
                 return self.piece(b"".join(start), element), size
             start.append(data)
             size += len(data)
-        whole = BlobHasher()
+        whole = WholeHash()
         recipe = self._cut(_hashed(chain(start, buffers), whole), size_hint, element)
         id = whole.id()
         if not self.has(id):
@@ -122,13 +122,6 @@ class ObjectWriter:
         if not self._has(id, whole=True):
             self._encode(Kind.BLOB, id, data, element)
         return id
-
-    def delta(self, id: BlobId, data: Buffer, base: Base, element: Element | None) -> bool:
-        """Store one piece as a delta; say whether that gains enough, else nothing is stored."""
-        record = encode_delta(id, data, base, element)
-        if record is not None:
-            self._place(PackClass.DATA, record)
-        return record is not None
 
     def recipe(self, id: BlobId, recipe: Recipe) -> None:
         """Store a blob as its pieces, which are stored already."""
@@ -272,7 +265,7 @@ class ObjectWriter:
         return id, recipe.size
 
 
-def _hashed(source: Iterable[Buffer], hasher: BlobHasher) -> Iterator[Buffer]:
+def _hashed(source: Iterable[Buffer], hasher: WholeHash) -> Iterator[Buffer]:
     for data in source:
         hasher.update(data)
         yield data
