@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final
 
 from cas.backend.base import KeyInfo
-from cas.errors import ConflictError, CorruptionError, NotFoundError
+from cas.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from cas.ids import Buffer, CommitId, ObjectId
 from cas.progress import SILENT, Progress
 from cas.repo.gcmoved import moved
@@ -235,5 +235,5 @@ def _tidy(repo: Repo) -> None:
 def _covered(repo: Repo, info: KeyInfo) -> set[bytes]:
     try:
         return set(IndexFile.open(repo.backend, info.key, info.size_bytes).packs)
-    except (CorruptionError, NotFoundError):
+    except (CorruptionError, NotFoundError, UnsupportedError):
         return set()

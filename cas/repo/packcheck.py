@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cas.backend.base import WHOLE, Span
+from cas.backend.base import Span
 from cas.backend.local import LocalBackend
 from cas.codec.base import codec_for, delta_for
 from cas.errors import CasError, CorruptionError
@@ -14,11 +14,12 @@ from cas.objects.kind import Kind
 from cas.progress import Progress
 from cas.repo.reach import based, needs
 from cas.store.index import Place
+from cas.store.indexfile import IndexFile
+from cas.store.merge import agree
 from cas.store.pack import HEADER, PackInfo, Row, check_header, known_kind, read_footer
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import Recipe
 from cas.store.record import DELTAS, KINDS, RECIPE, RecordHeader
-from cas.store.segment import Segment
 
 ERROR: Final = "error"
 WARNING: Final = "warning"
@@ -195,21 +196,17 @@ def index_problem(
     backend: LocalBackend, key: str, store: PinnedStore, listed: Mapping[bytes, PackInfo]
 ) -> str | None:
     """Return what is wrong with an index file; rows of packs that are not listed do not count."""
+    size = backend.size(key)
+    if size is None:
+        return None  # it was merged into another one meanwhile
+    footers = {info.name: store.rows(info) for info in store.packs if info.name in listed}
     try:
-        (raw,) = backend.read(key, [WHOLE])
-        segment = Segment.from_bytes(raw)
+        file = IndexFile.open(backend, key, size)
+        file.check()
+        agrees = agree(file, footers)
     except CasError as error:
         return str(error)
-    rows: dict[bytes, set[bytes]] = {name: set() for name in segment.packs}
-    for row in segment:
-        if row.pack >= len(segment.packs):
-            return "a row names a pack that is not there"
-        rows[segment.packs[row.pack]].add(row.to_bytes()[:-4])
-    readable = {info.name for info in store.packs}
-    for name in rows.keys() & listed.keys() & readable:
-        if rows[name] != {row.to_bytes()[:-4] for row in store.rows(listed[name])}:
-            return f"it does not say what the footer of pack {name.hex()} says"
-    return None
+    return None if agrees else "it does not say what the footers of its packs say"
 
 
 def _damaged(place: Place, error: CasError) -> Found:

@@ -266,6 +266,13 @@ class PackedStore:
             "restore it from a copy, and look with `cas fsck`"
         )
 
+    def _base(self, id: BlobId, header: RecordHeader) -> Buffer:
+        try:
+            return self._joined(Kind.BLOB, id, below=header.depth)
+        except NotFoundError as error:
+            # Of this record: another of the same object may do without.
+            raise CorruptionError(f"the base {id} of {header.id} is missing") from error
+
     def _decode(
         self, kind: Kind, place: Place, target: memoryview | None
     ) -> tuple[Buffer, Recipe | None]:
@@ -278,7 +285,7 @@ class PackedStore:
             raise CorruptionError(f"{header.id} has {header.size} bytes, not {len(target)}")
         data: Buffer
         if header.codec in DELTAS:
-            base = self._joined(Kind.BLOB, base_of(body), below=header.depth)
+            base = self._base(base_of(body), header)
             data = memoryview(bytearray(header.size)) if target is None else target
             delta_for(header.codec).decode_into(body[ObjectId.SIZE :], base, data)
         elif target is None:

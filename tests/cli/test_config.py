@@ -27,7 +27,15 @@ def test_all_settings_are_listed_with_what_they_mean(cas: Cas, repo: Repo) -> No
 
 @pytest.mark.parametrize(
     "args",
-    [["nope"], ["nope", "x"], ["mode", "best"], ["repack", "on"], ["author", "a\nb"], ["--unset"], ["author", ""]],
+    [
+        ["nope"],
+        ["nope", "x"],
+        ["mode", "best"],
+        ["repack", "on"],
+        ["author", "a\nb"],
+        ["--unset"],
+        ["author", ""],
+    ],
 )
 def test_wrong_calls(cas: Cas, repo: Repo, args: list[str]) -> None:
     result = cas("config", *args)

@@ -13,7 +13,7 @@ from cas.repo.layout import HOLDS
 from cas.repo.reach import reach
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
-from cas.store.encoding import Base
+from cas.store.encoding import Base, encode_delta
 from cas.store.packed import PackedStore
 from tests.support.builders import (
     RunBuilder,
@@ -69,6 +69,12 @@ def weights(repo: Repo, id: CommitId) -> object:
 
 def data(step: int, by: int = 1) -> dict[str, bytes]:
     return {"w": drifting(1, step, BIG, by)}
+
+
+def write_delta(tx: Transaction, data: bytes, base: Base) -> None:
+    record = encode_delta(blob_id(data), data, base, Element(1))
+    assert record is not None
+    tx.writer.copy(*record)
 
 
 def test_the_bases_of_what_is_live_are_live(repo: Repo) -> None:
@@ -170,7 +176,7 @@ def test_a_spare_delta_does_not_take_the_place_of_the_full_form(
     def build(tx: Transaction) -> None:
         base = Base(tx.writer.blob(under), under, 0)
         tx.writer.blob(noise(6, 2 * BIG))
-        assert tx.writer.delta(blob_id(leans), leans, base, Element(1))
+        write_delta(tx, leans, base)
 
     transact(blind, "blob", build)
     last = RunBuilder(repo, "exp/other").checkpoint(0, {"w": leans})
@@ -195,7 +201,7 @@ def test_a_plan_holds_on_a_newer_root_only_while_bases_stay(repo: Repo) -> None:
 
         def build(tx: Transaction) -> BlobId:
             id = blob_id(raw)
-            assert tx.writer.delta(id, raw, Base(base, drifting(1, 0, BIG), 0), Element(1))
+            write_delta(tx, raw, Base(base, drifting(1, 0, BIG), 0))
             return id
 
         transact(repo, "delta", build)
