@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cas.codec.base import CodecTag
 from cas.repo import fsck
 from cas.repo.repo import Repo
+from cas.store.pinned import PinnedStore
+from cas.store.record import RECIPE
 from tests.compat.golden import described
 from tests.support.builders import commit_files
 
@@ -46,3 +49,12 @@ def test_work_goes_on_in_it(fixture: Path, tmp_path: Path) -> None:
     before = described(repo)["commits"]
     commit_files(repo, {"more.txt": b"more"}, payload={"more.txt": b"more"})
     assert before.items() <= described(repo)["commits"].items()
+
+
+@every_version
+def test_it_holds_every_form(fixture: Path, tmp_path: Path) -> None:
+    repo = copied(fixture, tmp_path)
+    store = PinnedStore(repo.backend, repo.root.packs)
+    forms = {row.codec for pack in store.packs for row in store.rows(pack)}
+    assert forms == {*CodecTag, RECIPE}
+    assert [info.key for info in repo.backend.scan("index/")]
