@@ -35,7 +35,7 @@ from cas.store.pack import PackClass, PackInfo
 from cas.store.pinned import PinnedStore
 from cas.store.pool import ordered
 from cas.store.record import RecordHeader
-from cas.store.writer import ObjectWriter
+from cas.store.writer import PACK_LIMIT, ObjectWriter
 
 MARKS: Final = 4  # attempts after which what dies meanwhile is left to the next collection
 WHAT: Final = "gc"
@@ -73,7 +73,9 @@ class _Collection:
         self._repo = repo
         self._operation = operation
         self._progress = progress
-        self._writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
+        self._writer = ObjectWriter(
+            repo.backend, repo.store, lambda: os.urandom(16), pack_limit=PACK_LIMIT
+        )
         self._sources: dict[ObjectId, tuple[bytes, int, bool]] = {}
         self._unfit: list[PackInfo] = []
 

@@ -38,6 +38,7 @@ class PackedStore:
         self._newest = packs
         self._segments = Segments(backend)
         self._packs: tuple[PackInfo, ...] | None = None
+        self.size_bytes = 0  # of all packs together
         self._index: Index | None = None
         self._damaged: set[tuple[bytes, int]] = set()
         self._lock = threading.RLock()
@@ -65,6 +66,7 @@ class PackedStore:
         while packs != self._packs:
             try:
                 self._packs, self._index = packs, Index(self._segments, packs)
+                self.size_bytes = sum(info.length for info in packs)
             except NotFoundError as error:
                 # A pack was collected since its root was read: the newest one lists others.
                 before, packs = packs, tuple(self._newest())

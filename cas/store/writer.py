@@ -32,7 +32,7 @@ from cas.store.encoding import Record, encode
 from cas.store.pack import PackClass, PackInfo, PackWriter
 from cas.store.packed import PackedStore
 from cas.store.pieces import WholeHash, cut, recipe_of
-from cas.store.pool import Ordered
+from cas.store.pool import Lane, Ordered
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
 
@@ -40,6 +40,8 @@ WHOLE_OPAQUE: Final = 512 * 1024  # opaque blobs up to this size are stored whol
 WHOLE_TYPED: Final = 4 * 1024 * 1024  # blobs of elements likewise: one block
 SMALL: Final = 256 * 1024  # data that stands in the metadata pack of a small transaction
 PACK_LIMIT: Final = 1024**3
+PACK_LEAST: Final = 16 * 1024**2
+PACK_PART: Final = 16  # of the store: what replaces a pack stands beside it for a while
 GROUP: Final = 4096  # pieces under one inner recipe of a very large blob
 GROUP_FROM: Final = 512 * 1024**2  # opaque blobs from this size on are grouped
 GROUP_FROM_TYPED: Final = 64 * 1024**3
@@ -49,7 +51,16 @@ ROOM: Final = 48 * 1024 * 1024  # bytes that are being encoded
 class ObjectWriter:
     """Writes objects to packs that no root lists yet."""
 
-    def __init__(self, backend: Backend, store: PackedStore, new_name: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        store: PackedStore,
+        new_name: Callable[[], bytes],
+        *,
+        pack_limit: int | None = None,
+    ) -> None:
+        """Write to `backend` what is not in `store`; without a limit packs grow with the store."""
+        self._pack_limit = pack_limit
         self._backend = backend
         self._store = store
         self._new_name = new_name
@@ -61,6 +72,7 @@ class ObjectWriter:
         self.packs: dict[bytes, PackInfo] = {}
         self.relied: dict[ObjectId, bytes] = {}
         self._recipes: set[ObjectId] = set()
+        self._sealing = Lane()
         self._unnamed = False  # packs are sealed whose names are not durable yet
         self._placed_bytes = 0
 
@@ -168,8 +180,12 @@ class ObjectWriter:
         if self._waiting:
             target = PackClass.DATA if PackClass.DATA in self._open else PackClass.METADATA
             self._release(target)
-        for kind in list(self._open):
-            self._seal(kind)
+        # Two syncs side by side take little longer than one.
+        if PackClass.DATA in self._open:
+            self._seal(PackClass.DATA)
+        if PackClass.METADATA in self._open:
+            self._close(self._open.pop(PackClass.METADATA))
+        self._sealing.settle()
         if self._unnamed:
             self._backend.sync("packs/")
             self._unnamed = False
@@ -192,6 +208,7 @@ class ObjectWriter:
     def discard(self) -> None:
         """Give up: remove the packs that are not sealed; sealed ones are gc's to sweep."""
         self._coming.drop()
+        self._sealing.drop()
         for writer in self._open.values():
             writer.discard()
         self._open.clear()
@@ -231,11 +248,22 @@ class ObjectWriter:
         writer.add(*record)
         self.own[record.header.id] = writer.name
         self._placed_bytes += writer.length - before
-        if writer.length >= PACK_LIMIT:
+        if writer.length >= self._limit(writer.length):
             self._seal(kind)
 
+    def _limit(self, length: int) -> int:
+        if self._pack_limit is not None:
+            return self._pack_limit
+        if length < PACK_LEAST:
+            return min(PACK_LIMIT, PACK_LEAST)
+        whole = self._store.size_bytes + self._placed_bytes
+        return min(PACK_LIMIT, max(PACK_LEAST, whole // PACK_PART))
+
     def _seal(self, kind: PackClass) -> None:
-        info = self._open.pop(kind).seal()
+        self._sealing.put(partial(self._close, self._open.pop(kind)))
+
+    def _close(self, writer: PackWriter) -> None:
+        info = writer.seal()
         self._unnamed = True
         self.packs[info.name] = info
 
