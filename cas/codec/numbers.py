@@ -21,6 +21,9 @@ from cas.ids import Buffer
 
 # What a sample is: windows, and the bytes of each. They must be long to see rows that repeat.
 WINDOWS: Final = (4, 12 << 10)
+# Of what is smaller than this, less: the sample would take as long as the rest.
+SMALL: Final = 1 << 20
+SMALL_WINDOWS: Final = (2, 8 << 10)
 # For steps many, to see rows that changed among those that did not.
 STEP_WINDOWS: Final = (8, 4 << 10)
 # For groups long again: their order is seen by tables for parts, which need some bytes to be true.
@@ -48,7 +51,7 @@ class Choice:
 def encode_numbers(data: Buffer, element: Element) -> tuple[CodecTag, Buffer]:
     """Return the codec that suits these numbers and the body, which may be `data` itself."""
     raw = as_bytes(data)
-    way = choose(_sample(raw, WINDOWS), element).way
+    way = choose(_sample(raw, WINDOWS if raw.size >= SMALL else SMALL_WINDOWS), element).way
     body: Buffer
     match way:
         case None:

@@ -5,12 +5,15 @@ Format: docs/format/cutting.md, docs/format/recipe.md.
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Final
 
 from cas.codec.chunker import Chunker
 from cas.errors import InvalidInputError
 from cas.ids import BlobHasher, BlobId, Buffer
 from cas.store.pool import Lane
 from cas.store.recipe import MAX_PIECES, Recipe
+
+GATHER: Final = 1024 * 1024  # bytes that are worth a job
 
 
 def cut(buffers: Iterable[Buffer], chunker: Chunker) -> Iterator[memoryview]:
@@ -51,15 +54,27 @@ class WholeHash:
     def __init__(self) -> None:
         self._hasher = BlobHasher()
         self._lane = Lane()
+        self._gathered: list[Buffer] = []
+        self._gathered_bytes = 0
 
     def update(self, data: Buffer) -> None:
         """Take the next bytes."""
-        self._lane.put(partial(self._hasher.update, data))
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHER:
+            self._lane.put(partial(self._hash, self._gathered))
+            self._gathered, self._gathered_bytes = [], 0
 
     def id(self) -> BlobId:
         """Return the id of all bytes taken."""
         self._lane.settle()
+        self._hash(self._gathered)
+        self._gathered, self._gathered_bytes = [], 0
         return self._hasher.id()
+
+    def _hash(self, buffers: list[Buffer]) -> None:
+        for data in buffers:
+            self._hasher.update(data)
 
 
 def recipe_of(pieces: list[tuple[BlobId, int]]) -> Recipe:

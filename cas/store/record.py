@@ -4,7 +4,7 @@ The header has one size, so a reader can step from record to record without deco
 Format: docs/format/record.md.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Self
 
@@ -37,14 +37,18 @@ class RecordHeader:
     LAYOUT: ClassVar[Struct] = Struct("<4s B B B B 32s Q I 8s")
     SIZE: ClassVar[int] = LAYOUT.size
     CHECK_SIZE: ClassVar[int] = 8
+    UNCHECKED: ClassVar[bytes] = b"\0" * CHECK_SIZE
 
     @classmethod
     def of(
         cls, kind: Kind, codec: int, id: ObjectId, size: int, body: Buffer, *, depth: int = 0
     ) -> Self:
         """Return the header of a record with this body."""
-        bare = cls(kind, codec, depth, id, size, len(body), b"\0" * cls.CHECK_SIZE)
-        return replace(bare, check=bare.checksum(body))
+        front = cls.LAYOUT.pack(
+            MAGIC, VERSION, kind, codec, depth, id, size, len(body), cls.UNCHECKED
+        )[: -cls.CHECK_SIZE]
+        check = digest(front, body, size=cls.CHECK_SIZE)
+        return cls(kind, codec, depth, id, size, len(body), check)
 
     def checksum(self, body: Buffer) -> bytes:
         """Return what `check` must be for this body."""

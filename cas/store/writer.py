@@ -118,7 +118,7 @@ class ObjectWriter:
         while size <= limit:
             data = next(buffers, None)
             if data is None:
-                return self.piece(b"".join(start), element), size
+                return self.piece(start[0] if len(start) == 1 else b"".join(start), element), size
             start.append(data)
             size += len(data)
         whole = WholeHash()
