@@ -9,16 +9,17 @@ Format: docs/format/checkout.md.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from cas.errors import CorruptionError, InvalidInputError, NotFoundError, RefusedError
-from cas.ids import BlobId, Buffer, TreeId
+from cas.ids import BlobId, TreeId
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
-from cas.repo.folder import Folder
+from cas.repo.folder import Folder, write_at
 from cas.repo.names import MAX_NESTING, refusal, shown
 from cas.repo.repo import Repo
 
@@ -198,7 +199,8 @@ class _Checkout:
                 folder.set_mode_of(entry.name, entry.mode)
             return
         replace = self._clear(folder, path, entry.name)
-        folder.write(entry.name, self._contents(path, entry), mode=entry.mode, replace=replace)
+        fill = partial(self._fill_file, path, entry)
+        folder.write(entry.name, fill, mode=entry.mode, replace=replace)
 
     def _link(self, folder: Folder, path: bytes, entry: Entry) -> None:
         assert entry.link is not None
@@ -225,12 +227,11 @@ class _Checkout:
             return False
         return True
 
-    def _contents(self, path: bytes, entry: Entry) -> Iterator[Buffer]:
+    def _fill_file(self, path: bytes, entry: Entry, fd: int) -> None:
         size = 0
-        for part in self._repo.store.pieces(BlobId(entry.id)):
-            size += len(part)
-            self._progress.advance(len(part))
-            yield part
+        for count in self._repo.store.scatter(BlobId(entry.id), partial(write_at, fd)):
+            size += count
+            self._progress.advance(count)
         if size != entry.size:
             raise CorruptionError(
                 f"{shown(path)} has {size} bytes where its tree says {entry.size}: run fsck"

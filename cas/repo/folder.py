@@ -9,7 +9,7 @@ Format: docs/format/checkout.md.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -29,7 +29,7 @@ NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 )
 
-_write = os.write
+_write = os.pwrite
 
 
 class Folder:
@@ -149,16 +149,15 @@ class Folder:
         return hasher.id()
 
     def write(
-        self, name: bytes, parts: Iterable[Buffer], *, mode: int, replace: bool = False
+        self, name: bytes, fill: Callable[[int], None], *, mode: int, replace: bool = False
     ) -> None:
-        """Write a file; nothing of it stays when that fails."""
+        """Write a file, which `fill` gives its bytes; nothing of it stays when that fails."""
         temporary = _temporary()
         try:
             try:
                 fd = os.open(temporary, WRITE, 0o600, dir_fd=self._fd)
                 try:
-                    for part in parts:
-                        _write_fully(fd, part)
+                    fill(fd)
                     os.fchmod(fd, mode)
                 finally:
                     os.close(fd)
@@ -240,7 +239,9 @@ def _temporary() -> bytes:
     return f".cas-{os.urandom(8).hex()}.tmp".encode()
 
 
-def _write_fully(fd: int, data: Buffer) -> None:
+def write_at(fd: int, data: Buffer, offset: int) -> None:
+    """Write all of the bytes at an offset of an open file."""
     view = memoryview(data)
     while view:
-        view = view[_write(fd, view) :]
+        written = _write(fd, view, offset)
+        view, offset = view[written:], offset + written

@@ -22,7 +22,7 @@ from cas.ids import (
 from cas.objects.kind import ID_OF, Kind
 from cas.store.index import Index, Place, Segments
 from cas.store.pack import PackInfo
-from cas.store.pool import Ordered, ordered
+from cas.store.pool import Job, Ordered, ordered
 from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
 
@@ -113,6 +113,20 @@ class PackedStore:
         parts = self._spread(id, None, start, stop, MAX_LEVELS)
         return ordered(((partial(self._part, part), part.size) for part in parts), ROOM)
 
+    def scatter(self, id: BlobId, put: Callable[[Buffer, int], None]) -> Iterator[int]:
+        """Give each piece of a blob, and its offset, to `put`: on any thread, in no order.
+
+        Yields how many bytes are done since the last time. Nothing calls `put` after that ends.
+        """
+
+        def jobs() -> Iterator[tuple[Job[int], int]]:
+            at = 0
+            for part in self._spread(id, None, 0, None, MAX_LEVELS):
+                yield partial(self._put, part, at, put), part.size
+                at += part.size
+
+        return ordered(jobs(), ROOM)
+
     def fill(self, id: BlobId, target: memoryview) -> None:
         """Write a blob's bytes into `target`, which has exactly its size."""
         self.fill_all([(id, target)])
@@ -195,6 +209,10 @@ class PackedStore:
         if (part.start, part.stop) == (0, len(data)):
             return data
         return memoryview(data)[part.start : part.stop]
+
+    def _put(self, part: "_Part", offset: int, put: Callable[[Buffer, int], None]) -> int:
+        put(self._part(part), offset)
+        return part.size
 
     def _fill(self, part: "_Part", target: memoryview) -> None:
         data = self._joined(Kind.BLOB, part.id, target, place=part.place)

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
@@ -25,7 +25,7 @@ class Ordered(Generic[T]):
     """Jobs at work on all cores, whose results are taken in the order in which they were given.
 
     `room` bounds the sum of the sizes of the jobs that are under way. An error of a job is raised
-    by whichever call comes to its turn; the jobs behind it are then dropped.
+    by whichever call comes to its turn, and by every later one: the jobs behind it are dropped.
     """
 
     def __init__(self, take: Callable[[T], None], room: int) -> None:
@@ -33,14 +33,16 @@ class Ordered(Generic[T]):
         self._room = room
         self._jobs: deque[tuple[Future[T], int]] = deque()
         self._held = 0
+        self._error: BaseException | None = None
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
     def put(self, job: Job[T], size: int) -> None:
         """Start a job that holds `size` bytes; take what is done, and wait while it is too much."""
+        self._check()
         if size < AWAY and not self._jobs:
-            self._take(job())
+            self._turn(job)
             return
         while self._jobs and self._held + size > self._room:
             self.next()
@@ -51,24 +53,36 @@ class Ordered(Generic[T]):
 
     def settle(self) -> None:
         """Wait for all jobs and take their results."""
+        self._check()
         while self._jobs:
             self.next()
 
     def drop(self) -> None:
-        """Forget the jobs that are under way."""
-        while self._jobs:
-            self._jobs.popleft()[0].cancel()
+        """Forget the jobs that are under way; none is at work any more when this returns."""
+        jobs = [job for job, _ in self._jobs]
+        self._jobs.clear()
         self._held = 0
+        wait([job for job in jobs if not job.cancel()])
 
     def next(self) -> None:
         """Wait for the first job and take its result."""
-        job, size = self._jobs.popleft()
+        job, size = self._jobs[0]
+        self._turn(job.result)
+        self._jobs.popleft()
         self._held -= size
+
+    def _turn(self, result: Job[T]) -> None:
         try:
-            self._take(job.result())
-        except BaseException:
+            self._take(result())
+        except BaseException as error:
+            self._error = error
             self.drop()
             raise
+
+    def _check(self) -> None:
+        # Who took no notice of an error must not take what was dropped for done.
+        if self._error is not None:
+            raise self._error
 
 
 def ordered(jobs: Iterable[tuple[Job[T], int]], room: int) -> Iterator[T]:
@@ -95,20 +109,21 @@ class Lane:
         self._job: Future[object] | None = None
 
     def put(self, job: Job[object]) -> None:
-        """Start a job once the last one is done; raise what that one raised."""
+        """Start a job once the last one is done; raise what that one raised, each time."""
         self.settle()
         self._job = _start(job, _beside)
 
     def settle(self) -> None:
-        """Wait for the last job; raise what it raised."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.result()
+        """Wait for the last job; raise what it raised, each time."""
+        if self._job is not None:
+            self._job.result()  # where this is interrupted, it stays the last job
+            self._job = None
 
     def drop(self) -> None:
         """Wait for the last job, whatever became of it."""
-        with suppress(Exception):
-            self.settle()
+        if self._job is not None:
+            self._job.exception()
+            self._job = None
 
 
 def workers() -> int:
@@ -119,15 +134,28 @@ def workers() -> int:
 
 
 def _start(job: Job[T], threads: "_Threads") -> "Future[T]":
-    try:
-        return threads.start(job)
-    except RuntimeError:  # while the interpreter ends, no thread starts any more
-        done: Future[T] = Future()
+    future: Future[T] = Future()
+    waiting = [job]
+
+    def run() -> None:
         try:
-            done.set_result(job())
-        except Exception as error:
-            done.set_exception(error)
-        return done
+            job = waiting.pop()
+        except IndexError:
+            return  # it ran already
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(job())
+        except BaseException as error:
+            future.set_exception(error)
+
+    try:
+        threads.start(run)
+    except RuntimeError:
+        # No thread starts: the interpreter ends, or there are too many. In the second case it is
+        # queued all the same, and must not run again when a thread comes to it.
+        run()
+    return future
 
 
 class _Threads:
@@ -139,11 +167,12 @@ class _Threads:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
-    def start(self, job: Job[T]) -> "Future[T]":
+    def start(self, job: Job[None]) -> None:
+        """Have a job run; RuntimeError where no thread starts, which says nothing of the job."""
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._most, self._name, initializer=_be_nice)
-            return self._executor.submit(job)
+            self._executor.submit(job)
 
     def forked(self) -> None:
         # No thread lives on in a forked child, and a lock may be held for ever.

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from cas.codec.chunker import FASTCDC_MIN, ContentDefined, Fixed
 from cas.codec.element import Element
+from cas.ids import Buffer
 from cas.store.pieces import cut
 from tests.support.noise import noise
 from tests.support.stores import Shelf
@@ -48,3 +49,10 @@ def test_a_slice_is_that_of_the_whole(
     shelf.publish(writer)
     found = b"".join(shelf.store.slice(id, start, start + length))
     assert found == STREAM[:size][start : start + length]
+    target = bytearray(size)
+
+    def put(data: Buffer, offset: int) -> None:
+        target[offset : offset + len(data)] = data
+
+    assert sum(shelf.store.scatter(id, put)) == size
+    assert target == STREAM[:size]

@@ -314,10 +314,10 @@ class TestTrouble:
         stored = tree(repo, a=b"1" * 700_000)
         written: list[int] = []
 
-        def full(fd: int, data: memoryview) -> int:
+        def full(fd: int, data: memoryview, offset: int) -> int:
             if written:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            written.append(os.write(fd, data[:1000]))
+            written.append(os.pwrite(fd, data[:1000], offset))
             return 1000
 
         planned = checkout.plan(repo, stored, target)
