@@ -27,8 +27,9 @@ def du(session: Session, rev: str | None, *, savings: bool) -> None:
     that takes on disk. With --savings: given - shared (stored once already) - planes - deltas -
     zstd + added (headers, manifests, indexes) = stored.
 
-    Of a REV: what only it needs, which is what `prune` and `gc` would free of it. A run is listed
-    with its checkpoints.
+    Of a REV: stored is all that it needs, the bases of its deltas too; only here is what nothing
+    else needs, which is what `prune` and `gc` would free of it. A run is listed with its
+    checkpoints.
     """
     from cas.repo import usage
 
@@ -38,7 +39,7 @@ def du(session: Session, rev: str | None, *, savings: bool) -> None:
         lines, total = found.lines, found.total
         session.emit(
             {"commits": found.commits, "missing": found.missing, **_data(lines, total)},
-            lambda: _table(lines, total, savings=savings),
+            lambda: _table(session, lines, total, savings=savings),
         )
         if found.missing:
             missing = render.count(found.missing, "object")
@@ -59,7 +60,9 @@ def du(session: Session, rev: str | None, *, savings: bool) -> None:
             **_data(claims.lines, claims.total),
         },
         lambda: (
-            _table(claims.lines, claims.total, savings=True) if savings else _claims(told, claims)
+            _table(session, claims.lines, claims.total, savings=True)
+            if savings
+            else _claims(told, claims)
         ),
     )
 
@@ -92,14 +95,25 @@ def _claim(session: Session, claim: "Claim") -> dict[str, Any]:
     }
 
 
-def _table(lines: "Sequence[Line]", total: "Line", *, savings: bool) -> Iterator[str]:
+def _table(session: Session, lines: "Sequence[Line]", total: "Line", *, savings: bool) -> list[str]:
     names = ("given", *SAVERS, "added", "stored") if savings else ("given", "stored")
     rows = [("", *names, "ratio")]
     for line in (*(line for line in lines if line.records or line.stored_bytes), total):
         sizes = (_size(name, getattr(line, f"{name}_bytes")) for name in names)
         ratio = f"{line.stored_bytes / line.given_bytes:.3f}" if line.given_bytes else ""
         rows.append((line.part, *sizes, ratio))
-    yield from render.table(rows, right=range(1, len(names) + 2))
+    right = range(1, len(rows[0]))
+    whole = render.table(rows, right=right)
+    if session.width is None or max(map(len, whole)) <= session.width:
+        return whole
+    # What has nothing to say makes room, the ratio first: the sum has it all the same.
+    kept = [number for number, column in enumerate(zip(*rows, strict=True)) if _told(column)]
+    return render.table([[row[number] for number in kept] for row in rows], right=right)
+
+
+def _told(column: Sequence[str]) -> bool:
+    head, *cells = column
+    return head != "ratio" and any(cell != "-" for cell in cells)
 
 
 def _size(name: str, size: int) -> str:

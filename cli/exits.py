@@ -66,15 +66,23 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def code_of(error: CasError) -> int:
     """Return the exit code of an error."""
+    if _is_damage(error):
+        return 7
     return next((code for kind, code in CODES if isinstance(error, kind)), FAILED)
 
 
 def advice(error: CasError) -> str:
     """Return what to do about damage, where the error does not say it itself."""
     told = any(word in str(error) for word in ("fsck", "restore"))
-    if told or not isinstance(error, CorruptionError):
+    if told or not _is_damage(error):
         return ""
     return ": `cas fsck --full` names all that is damaged, restore that from a copy"
+
+
+def _is_damage(error: CasError) -> bool:
+    # A key is nothing that people name: what has one is listed, and its file is gone.
+    lost = isinstance(error, NotFoundError) and error.kind == "key"
+    return lost or isinstance(error, CorruptionError)
 
 
 def from_os(error: OSError) -> CasError:
@@ -82,7 +90,10 @@ def from_os(error: OSError) -> CasError:
     reason = error.strerror or str(error) or type(error).__name__
     name = "" if error.filename is None else printable(error.filename)
     if error.errno in _FULL:
-        return StorageFullError(f"{name or 'storage'}: no space left: `cas prune --gc` frees some")
+        if name:
+            return StorageFullError(f"{name}: no space left: `cas prune --gc` frees some")
+        # Without a name it is what a command prints to, which may be anywhere.
+        return StorageFullError("no space left where the output goes: free some, then try again")
     if isinstance(error, FileNotFoundError) and name:
         return NotFoundError("file", name)
     return BackendError(f"{name}: {reason}" if name else reason)

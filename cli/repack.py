@@ -73,9 +73,12 @@ def _done(done: "Repacked") -> dict[str, Any]:
 
 
 def _ended(done: "Repacked") -> Iterator[str]:
-    saved, new = human_bytes(done.old_bytes - done.new_bytes), human_bytes(done.new_bytes)
-    if done.steps:
-        yield f"saved {saved}: {new} are left; stored {count(done.deltas, 'piece')} by what changed"
+    saved, new = done.old_bytes - done.new_bytes, human_bytes(done.new_bytes)
+    pieces = f"stored {count(done.deltas, 'piece')} by what changed"
+    if done.steps and saved >= 0:
+        yield f"saved {human_bytes(saved)}: {new} are left; {pieces}"
+    elif done.steps:
+        yield f"{pieces}; others stored more meanwhile than this saved: {new} in all"
     else:
         yield f"nothing was saved: {new} are stored as they should be"
     if done.skipped_packs:

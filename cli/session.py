@@ -195,6 +195,7 @@ class TerminalProgress:
     """Progress as one line that is written over, at most ten times a second."""
 
     EVERY_S = 0.1
+    IN_BYTES = frozenset({"read", "store files", "write files"})  # the others count things
 
     def __init__(self) -> None:
         self._what = ""
@@ -213,10 +214,18 @@ class TerminalProgress:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self.EVERY_S
-            of = "" if self._total is None else f" of {self._total:,}"
-            sys.stderr.write(f"\r\x1b[K{self._what}: {self._done:,}{of}")
+            sys.stderr.write(f"\r\x1b[K{self._what}: {self._line()}")
             sys.stderr.flush()
             self._shown = True
+
+    def _line(self) -> str:
+        from .render import human_bytes
+
+        told = human_bytes if self._what in self.IN_BYTES else "{:,}".format
+        # More than was expected, as of a file that grows: the total would only be wrong.
+        if self._total is None or self._done > self._total:
+            return told(self._done)
+        return f"{told(self._done)} of {told(self._total)}"
 
     def finish(self) -> None:
         """Wipe the line, if one was written."""

@@ -60,9 +60,12 @@ def near(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     inside = [one for one in known if one.endswith(f".{name}")]
+    inside = inside or [one for one in known if one.startswith(f"{name}.")]
     close = inside or get_close_matches(name, known[:COMPARED], n=SHOWN)
     if close:
         return f"did you mean {' or '.join(close[:SHOWN])}?"
+    if len(known) == 1:
+        return f"the only one is {known[0]}" if known[0] else "the only one has no name"
     return f"there are {len(known)} others: `cas ls` lists them" if known else "there are none"
 
 

@@ -47,7 +47,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "experiment": Setting("The experiment of runs that name none.", _text),
     "monitor": Setting("The metric that says which checkpoint is best.", _text),
     "mode": Setting("Whether the best value of the monitor is the min or the max.", _mode),
-    "repack": Setting("Whether a finished run starts a repack behind: auto or never.", _when),
+    "repack": Setting("Whether a finished run starts a background repack: auto or never.", _when),
 }
 
 

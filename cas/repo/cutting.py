@@ -16,7 +16,7 @@ from cas.objects.elements import element_of
 from cas.progress import SILENT, Progress
 from cas.store.pieces import WholeHash, recipe_of
 from cas.store.recipe import MAX_PIECES
-from cas.store.writer import GROUP, GROUP_FROM, GROUP_FROM_TYPED, WHOLE_TYPED, ObjectWriter
+from cas.store.writer import GROUP, GROUP_FROM, WHOLE_TYPED, ObjectWriter
 
 LEAST: Final = 64 * 1024  # what has no more bytes is stored whole
 AHEAD: Final = 1024 * 1024  # what is read at once where tensors are small
@@ -26,26 +26,28 @@ Piece = tuple[BlobId, int]
 
 
 def store_tensors(
-    writer: ObjectWriter, file: BinaryIO, size: int, *, progress: Progress = SILENT
+    writer: ObjectWriter, file: BinaryIO, size: int, *, told: int = 0, progress: Progress = SILENT
 ) -> Piece | None:
     """Store a file of tensors; return its id and how many bytes were read.
 
     None for a file of `size` bytes that is not to be cut: too small, or not one that is known. Then
     nothing is stored, and the file stands at its start. It is best one without a buffer of its own.
+    The first `told` bytes are not told to `progress` again: who calls has read them, too.
     Raises OSError when it cannot be read.
     """
     spans = spans_in(file, LEAST) if size > LEAST else ()
     file.seek(0)
-    return _Cut(writer, _Source(file, progress)).run(spans, size) if spans else None
+    return _Cut(writer, _Source(file, told, progress)).run(spans, size) if spans else None
 
 
 class _Source:
     """A file that is read once; all of it goes into the id of the whole."""
 
-    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+    def __init__(self, file: BinaryIO, told: int, progress: Progress) -> None:
         self.hasher = WholeHash()
         self.size = 0
         self._file = file
+        self._told = told
         self._progress = progress
         self._ready = memoryview(b"")
 
@@ -63,7 +65,7 @@ class _Source:
         data = self._file.read(whole if nbytes - done >= whole else max(AHEAD, nbytes - done))
         self.hasher.update(data)
         self.size += len(data)
-        self._progress.advance(len(data))
+        self._progress.advance(min(len(data), max(0, self.size - self._told)))
         self._ready = memoryview(data)
         return bool(data)
 
@@ -99,8 +101,9 @@ class _Cut:
     def _store(self, nbytes: int, dtype: str, hint: int) -> None:
         """Store the next bytes as one blob, unless there are none."""
         element = element_of(dtype) if dtype else None
-        # What is a recipe of recipes already stands in no group: readers go so deep and no deeper.
-        alone = hint >= (GROUP_FROM_TYPED if element else GROUP_FROM)
+        # What may be a recipe of recipes stands in no group: readers go so deep and no deeper. Also
+        # numbers may be stored as one, where they were opaque bytes before.
+        alone = hint >= GROUP_FROM
         if alone:
             self._close()
         piece = self._writer.stream(self._hashed(nbytes), hint, element)

@@ -283,7 +283,6 @@ class _Ingest:
             with open(fd, "rb", buffering=0, closefd=False) as file:
                 found = self._tensors(start, file, expected)
                 if found is not None:
-                    self._progress.advance(found[1] - len(start))
                     return found
                 if file.tell() != len(start):  # what is made up while it is read stays untouched
                     file.seek(len(start))
@@ -297,7 +296,10 @@ class _Ingest:
         from cas.objects.containers.files import HEAD, may_be_known
         from cas.repo.cutting import store_tensors
 
-        return store_tensors(self._writer, file, size) if may_be_known(start[:HEAD]) else None
+        if not may_be_known(start[:HEAD]):
+            return None
+        told, progress = len(start), self._progress
+        return store_tensors(self._writer, file, size, told=told, progress=progress)
 
     def _start(self, fd: int, want: int, path: bytes) -> tuple[bytes, os.stat_result]:
         """Return the first `want` bytes, fewer only where the file ends, and what it is then."""

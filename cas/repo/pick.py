@@ -14,6 +14,7 @@ from cas.objects.containers.files import contents_in
 from cas.objects.manifest import DTYPES, INLINE_LIMIT, State, TensorRow
 from cas.objects.named import named_tensors, near, pick
 from cas.objects.tree import Entry, EntryKind
+from cas.repo.names import shown
 from cas.repo.repo import Repo
 from cas.repo.tensors import StoredFile
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cas.objects.containers.files import FoundTensor
 
 ANY_TENSOR = "tensor"  # the tag of what takes more than NumPy
+NAMELESS = "the tensor"  # of a .npy file
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def pick_tensor(repo: Repo, entry: Entry, name: str) -> PickedTensor:
     what holds no tensors.
     """
     if entry.kind is EntryKind.FILE:
-        return _in_file(repo, BlobId(entry.id), name)
+        return _in_file(repo, entry, name)
     manifest = repo.manifest(ManifestId(entry.id)) if entry.kind is EntryKind.STATE else None
     if not isinstance(manifest, State):
         raise InvalidInputError(f"there are no tensors in a {entry.kind.name.lower()}")
@@ -82,12 +84,14 @@ def _in_state(repo: Repo, state: State, name: str) -> PickedTensor:
     return PickedTensor(found.label, row.dtype, row.nbytes, row.id, 0, row.data, found.alone)
 
 
-def _in_file(repo: Repo, id: BlobId, name: str) -> PickedTensor:
+def _in_file(repo: Repo, entry: Entry, name: str) -> PickedTensor:
+    id = BlobId(entry.id)
     file = StoredFile(repo.store, id)
     contents = contents_in(cast("BinaryIO", file))
     if contents is None:
         raise InvalidInputError(
-            "this is no file of tensors that is known: safetensors, .npy, .npz, torch.save, GGUF"
+            f"{shown(entry.name)} is no file whose tensors can be read one by one: that takes "
+            "safetensors, .npy, .npz without compression, torch.save since PyTorch 1.6, or GGUF"
         )
     names = [tensor.name for tensor in contents.tensors]
     if not name:
@@ -101,9 +105,10 @@ def _in_file(repo: Repo, id: BlobId, name: str) -> PickedTensor:
 
 
 def _picked(file: StoredFile, id: BlobId, tensor: "FoundTensor") -> PickedTensor:
+    label = tensor.name or NAMELESS
     if tensor.offset is None:
         raise InvalidInputError(
-            f"{tensor.name} does not lie in one run of bytes in its file: `cas checkout` the file"
+            f"{label} is not stored row by row in its file: `cas checkout` gives the whole file"
         )
     data = None
     if tensor.nbytes <= INLINE_LIMIT:
@@ -115,7 +120,7 @@ def _picked(file: StoredFile, id: BlobId, tensor: "FoundTensor") -> PickedTensor
         row = TensorRow((tensor.name,), tensor.dtype, tensor.shape, own, data)
         tag = NUMPY.tensor_tag if tensor.dtype in NAMES else ANY_TENSOR
         alone = State([tag, 0], (row,))
-    return PickedTensor(tensor.name, tensor.dtype, tensor.nbytes, id, tensor.offset, data, alone)
+    return PickedTensor(label, tensor.dtype, tensor.nbytes, id, tensor.offset, data, alone)
 
 
 def _only(names: Sequence[str]) -> None:

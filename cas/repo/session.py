@@ -30,7 +30,8 @@ class Session:
             fd = _locked(path)
             os.write(fd, f"{what} by process {os.getpid()} on {os.uname().nodename}\n".encode())
         except PermissionError as error:
-            raise ReadOnlyError(f"cannot write to {folder.parent}: {error.strerror}") from error
+            reason = f"{error.strerror}: ask its owner for write permission"
+            raise ReadOnlyError(f"cannot write to {folder.parent}: {reason}") from error
         except OSError as error:
             if error.errno in _FULL:
                 raise StorageFullError(f"no space left in {folder.parent}: free some") from error

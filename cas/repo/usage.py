@@ -18,26 +18,29 @@ Footers, trees, manifests and recipes are read, no blob.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from cas.errors import ConflictError, CorruptionError, NotFoundError
 from cas.ids import CommitId, ObjectId, TreeId
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.progress import SILENT, Progress
 from cas.repo.choice import segment
 from cas.repo.layout import HOLDS, PACKS
+from cas.repo.replace import ATTEMPTS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.tally import HEADER, Line, Part, Tally
 from cas.store.pack import Row
 from cas.store.pinned import PinnedStore
 
+T = TypeVar("T")
 TOTAL: Final = "total"
 
 
@@ -83,7 +86,26 @@ class Claims:
 
 def usage(repo: Repo, *, progress: Progress = SILENT) -> Usage:
     """Return what the whole repository takes; raise CorruptionError for one that is damaged."""
+    return _steadily(repo, lambda root: _usage(repo, root, progress))
+
+
+def _steadily(repo: Repo, count: Callable[[Root], T]) -> T:
+    """Return what is counted at the newest root, again from the start where packs went meanwhile.
+
+    Raises what the count raises where nothing has changed, and ConflictError for endless changes.
+    """
     root = repo.refresh()
+    for _ in range(ATTEMPTS):
+        try:
+            return count(root)
+        except (CorruptionError, NotFoundError):
+            seen, root = root, repo.refresh()
+            if root.seq == seen.seq:
+                raise
+    raise ConflictError("the repository")
+
+
+def _usage(repo: Repo, root: Root, progress: Progress) -> Usage:
     store = PinnedStore(repo.backend, root.packs)
     progress.start("count entries")
     tally = Tally(store, progress=progress)
@@ -110,7 +132,10 @@ def usage(repo: Repo, *, progress: Progress = SILENT) -> Usage:
 
 def claims(repo: Repo, ids: Sequence[CommitId], *, progress: Progress = SILENT) -> Claims:
     """Return what these commits take, and what of it serves no others."""
-    root = repo.refresh()
+    return _steadily(repo, lambda root: _claims(repo, root, ids, progress))
+
+
+def _claims(repo: Repo, root: Root, ids: Sequence[CommitId], progress: Progress) -> Claims:
     store = PinnedStore(repo.backend, root.packs)
     progress.start("count entries")
     others = Tally(store, progress=progress)

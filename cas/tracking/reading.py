@@ -116,7 +116,11 @@ class _Readable(StoredFile):
         """Go to a place: from the start, from here or from the end."""
         if whence == io.SEEK_CUR:
             offset, whence = self.tell() + offset, io.SEEK_SET
-        return super().seek(offset, whence)
+        before = self.tell()
+        if super().seek(offset, whence) < 0:
+            super().seek(before)
+            raise ValueError("there is nothing before the first byte")
+        return self.tell()
 
     def readinto(self, target: "WriteableBuffer") -> int:
         """Read the next bytes into a buffer; return how many."""

@@ -110,6 +110,24 @@ class TestParts:
         assert "tensor x not found: there are 2 others" in wrong.err
         assert cas("cat", "HEAD:t", "--tensor", "w").code == 2
 
+    def test_an_array_without_a_name(self, cas: Cas, repo: Repo, place: Path) -> None:
+        array = np.arange(40_000, dtype=np.float32).reshape(200, 200)
+        np.save(place / "a.npy", array)
+        np.save(place / "f.npy", np.asfortranarray(array))
+        np.savez_compressed(place / "z.npz", a=array)
+        cas("commit", "a.npy", "f.npy", "z.npz")
+        assert cas("cat", "HEAD:a.npy", "--tensor", "").raw == array.tobytes()
+        for file, name, said in (
+            ("a.npy", "x", "tensor x not found: the only one has no name"),
+            ("f.npy", "", "the tensor is not stored row by row in its file: `cas checkout`"),
+            ("z.npz", "a", "z.npz is no file whose tensors can be read one by one"),
+        ):
+            wrong = cas("cat", f"HEAD:{file}", "--tensor", name)
+            assert (wrong.code, wrong.raw) == (3 if name == "x" else 2, b"")
+            assert said in wrong.err
+        over = cas("cat", "HEAD:a.npy", "--tensor", "", "--range", "0:160001")
+        assert "the tensor has 160000 bytes" in over.err
+
     def test_a_tensor_is_nothing_for_a_terminal(
         self, cas: Cas, repo: Repo, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,13 +2,14 @@
 
 import re
 
+from cas.cli.session import Session
 from cas.ids import blob_id
 from cas.objects.commit import Commit
 from cas.objects.tree import Entry, EntryKind, build
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from tests.cli.conftest import Cas
-from tests.support.builders import RunBuilder, commit_files, noise, set_ref
+from tests.support.builders import RunBuilder, commit_files, noise, pack_files, set_ref
 
 SIZE = re.compile(r"-?[0-9.]+ [kM]?B|-")
 
@@ -42,6 +43,20 @@ def test_savings_in_columns(cas: Cas, repo: Repo) -> None:
     assert rows["files"][1] == "-11.0 kB"
     assert rows["files"][4].startswith("-1")
     assert {len(row) for row in rows.values()} == {7}
+
+
+def test_a_narrow_terminal_is_spared_what_says_nothing(cas: Cas, repo: Repo) -> None:
+    filled(repo)
+    whole = cas("du", "--savings").lines
+    session = Session()
+    session.width = len(whole[-1])
+    assert cas("du", "--savings", session=session).lines == whole
+    session = Session()
+    session.width = len(whole[-1]) - 1
+    head, *_, last = cas("du", "--savings", session=session).lines
+    assert head.split() == ["given", "shared", "zstd", "added", "stored"]
+    assert len(last) <= session.width
+    assert cas("du", session=session).lines[0].split()[-1] == "ratio"
 
 
 def test_json_adds_up(cas: Cas, repo: Repo) -> None:
@@ -91,6 +106,16 @@ def test_what_is_missing_is_told(cas: Cas, repo: Repo) -> None:
     result = cas("du")
     assert result.code == 0
     assert "1 object cannot be found and is not counted: `cas fsck` says more" in result.err
+
+
+def test_a_pack_that_is_gone_is_damage(cas: Cas, repo: Repo) -> None:
+    filled(repo)
+    for key in pack_files(repo):
+        (repo.path / key).unlink()
+    for args in (["du"], ["du", "e/run"], ["du", "--json"]):
+        result = cas(*args)
+        assert result.code == 7
+        assert "`cas fsck" in result.err
 
 
 def test_a_revision_that_is_none(cas: Cas, repo: Repo) -> None:

@@ -197,6 +197,7 @@ def test_a_full_disk_behind_standard_output(repo: Repo, place: Path) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 10
     assert done.stderr.decode().count("\n") == 1
+    assert b"no space left where the output goes" in done.stderr
 
 
 def test_without_a_terminal_there_are_no_colours(cas: Cas, repo: Repo) -> None:

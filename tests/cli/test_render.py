@@ -52,3 +52,21 @@ def test_progress_is_wiped_before_anything_else_is_said(
     session.emit(None, ["line"])
     session.progress.finish()
     assert capsys.readouterr() == ("line\n", "first\n\r\x1b[Kcount: 1 of 3\r\x1b[K")
+
+
+@pytest.mark.parametrize(
+    ("what", "total", "line"),
+    [
+        ("store files", None, "store files: 2.5 MB"),
+        ("write files", 3_000_000, "write files: 2.5 MB of 3.0 MB"),
+        ("repack", 3_000_000, "repack: 2,500,000 of 3,000,000"),
+        ("count", 2, "count: 2,500,000"),
+    ],
+)
+def test_progress_is_told_in_bytes_or_in_things(
+    capsys: pytest.CaptureFixture[str], what: str, total: int | None, line: str
+) -> None:
+    progress = TerminalProgress()
+    progress.start(what, total)
+    progress.advance(2_500_000)
+    assert capsys.readouterr().err == f"\r\x1b[K{line}"

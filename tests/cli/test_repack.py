@@ -2,6 +2,7 @@
 
 import pytest
 
+from cas.repo import repack
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
 from tests.support.builders import pack_files
@@ -52,6 +53,21 @@ def test_keeps_to_the_room_that_is_given(cas: Cas, repo: Repo, size: int) -> Non
     told = cas("repack", "--max-extra", "1MiB", "--json").json
     assert told["skipped_packs"] == 0
     assert told["most_bytes"] <= size + 1024**2
+
+
+@pytest.mark.parametrize("text", ["1MiB", "1MB", "1mib", "1mb", "1000kB", "1000k", "1000000"])
+def test_a_size_is_taken_as_people_write_it(cas: Cas, repo: Repo, size: int, text: str) -> None:
+    assert cas("repack", "--max-extra", text, "--json").json["skipped_packs"] == 0
+
+
+def test_what_others_stored_meanwhile_is_no_saving(
+    cas: Cas, repo: Repo, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = repack.Repacked(steps=1, deltas=24, old_bytes=1_000_000, new_bytes=3_000_000)
+    monkeypatch.setattr(repack, "execute", lambda *_, **__: done)
+    (line,) = cas("repack").lines
+    assert line.startswith("stored 24 pieces by what changed; others stored more meanwhile")
+    assert line.endswith("3.0 MB in all")
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "1.5GB", "2XB", "GB"])

@@ -74,6 +74,10 @@ def test_what_is_near_is_told() -> None:
         pick(known, "model.fc.wieght")
     with pytest.raises(NotFoundError, match="there are 2 others: `cas ls` lists them"):
         pick(known, "qqqq")
+    with pytest.raises(NotFoundError, match=r"did you mean model\.fc\.weight or model\.fc\.bias"):
+        pick(known, "model.fc")
+    with pytest.raises(NotFoundError, match="the only one is w"):
+        pick(named_tensors(state_of({"w": W})), "qqqq")
     with pytest.raises(NotFoundError, match="there are none"):
         pick([], "w")
 

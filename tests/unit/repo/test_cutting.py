@@ -260,13 +260,27 @@ class TestMany:
     ) -> None:
         monkeypatch.setattr(cutting, "MAX_PIECES", 10)
         monkeypatch.setattr(cutting, "GROUP", 4)
-        monkeypatch.setattr(cutting, "GROUP_FROM_TYPED", BLOCK)
+        monkeypatch.setattr(cutting, "GROUP_FROM", BLOCK)
         monkeypatch.setattr("cas.store.writer.GROUP_FROM_TYPED", BLOCK)
         monkeypatch.setattr("cas.store.writer.GROUP", 2)
         arrays = floats(*[300] * 5, 3 * BLOCK // 4, *[301] * 5)
         id = store(repo, as_safetensors(arrays))  # reads it back, which goes three levels deep
         assert id is not None
         assert blob_id(arrays["layer5.weight"].tobytes()) in dict(pieces(repo, id))
+
+    def test_a_large_tensor_that_was_opaque_bytes_stands_in_no_group(
+        self, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cutting, "MAX_PIECES", 10)
+        for module in ("cas.repo.cutting", "cas.store.writer"):
+            monkeypatch.setattr(f"{module}.GROUP", 4)
+            monkeypatch.setattr(f"{module}.GROUP_FROM", 2 * BLOCK)
+        arrays = floats(*[300] * 5, 3 * BLOCK // 4, *[301] * 5)
+        dump = arrays["layer5.weight"].tobytes()
+        # By itself it is a recipe of recipes.
+        transact(repo, "test", lambda tx: tx.writer.stream([dump], len(dump)))
+        assert store(repo, as_safetensors(arrays)) is not None  # reads it back
+        assert whole(repo)
 
 
 class TestNested:

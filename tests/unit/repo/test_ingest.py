@@ -20,6 +20,7 @@ from cas.repo.names import MAX_NESTING
 from cas.store.packed import PackedStore
 from tests.support.builders import noise
 from tests.support.stores import Shelf
+from tests.support.tensorfiles import safetensors
 
 
 @pytest.fixture
@@ -121,6 +122,21 @@ class TestFiles:
         counting = Counting()
         add(shelf.writer(), folder, progress=counting)
         assert counting.units == 5_000_010
+
+    def test_progress_goes_on_while_a_large_file_of_tensors_is_cut(
+        self, shelf: Shelf, tmp_path: Path
+    ) -> None:
+        told: list[int] = []
+
+        class Telling(Silent):
+            def advance(self, units: int = 1) -> None:
+                told.append(units)
+
+        data = safetensors({"w": ("U8", [6_000_000], noise(1, 6_000_000))})
+        (tmp_path / "large").write_bytes(data)
+        add(shelf.writer(), tmp_path / "large", progress=Telling())
+        assert sum(told) == len(data)
+        assert max(told) < 5_000_000
 
     def test_a_document_in_memory_is_a_file(self, shelf: Shelf) -> None:
         entry = file_entry(shelf.writer(), b"a.json", b"{}\n")

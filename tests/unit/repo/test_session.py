@@ -54,6 +54,17 @@ def test_no_folder_is_no_session(folder: Path) -> None:
     assert list(others(folder, "mine")) == []
 
 
+def test_where_it_is_not_allowed_to_write_it_says_whom_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cas.repo.session._locked", denied)
+    with pytest.raises(ReadOnlyError, match="ask its owner for write permission"):
+        Session.open(tmp_path / "sessions", "mine", "a commit")
+
+
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ReadOnlyError, match="cannot write to"):

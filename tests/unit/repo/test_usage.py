@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,12 +12,14 @@ from cas.ids import BlobId, CommitId, blob_id
 from cas.objects.commit import CHECKPOINT, Commit
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import gc, ingest
+from cas.repo import gc, ingest, repack
 from cas.repo.cutting import store_tensors
+from cas.repo.layout import MAIN
 from cas.repo.repo import Repo
 from cas.repo.tally import HEADER, Line
 from cas.repo.transaction import Transaction, transact
-from cas.repo.usage import Usage, claims, commits_of, usage
+from cas.repo.usage import Claims, Usage, claims, commits_of, usage
+from cas.store.pinned import PinnedStore
 from cas.store.record import RecordHeader
 from tests.support.builders import (
     RunBuilder,
@@ -29,6 +31,7 @@ from tests.support.builders import (
     write_files,
     write_state,
 )
+from tests.support.drift import drift_run
 from tests.support.faulty import WatchedOps
 from tests.support.tensorfiles import safetensors
 
@@ -345,3 +348,21 @@ def kept(repo: Repo) -> int:
     """Return the bytes of all records that are kept."""
     parts: Iterator[Line] = (line for line in usage(reopened(repo)).lines)
     return sum(line.stored_bytes for line in parts if line.part not in {"upkeep", "not kept"})
+
+
+@pytest.mark.parametrize("count", [usage, lambda repo: claims(repo, [repo.root.refs[MAIN]])])
+def test_packs_that_are_replaced_meanwhile_are_counted_anew(
+    repo: Repo, count: Callable[[Repo], Usage | Claims], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_ref(repo, MAIN, drift_run(repo, steps=5, size=300_000)[-1])
+    reader, before = reopened(repo), count(reopened(repo)).total.stored_bytes
+    first = [True]
+
+    def overtaken(*args: Any) -> PinnedStore:
+        if first.pop() if first else False:
+            repack.execute(repo, repack.plan(repo))
+        return PinnedStore(*args)
+
+    monkeypatch.setattr("cas.repo.usage.PinnedStore", overtaken)
+    assert count(reader).total.stored_bytes != before
+    assert count(reader) == count(reopened(repo))

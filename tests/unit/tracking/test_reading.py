@@ -247,12 +247,14 @@ class TestInAFile:
         torch.save({"m": {"w": whole, "t": whole.reshape(-1, 2).t()}}, here / "saved")
         commit_file(here, "file", (here / "saved").read_bytes())
         assert equal(cas.read_tensor("file:f", "m.w"), whole.numpy())
-        with pytest.raises(InvalidInputError, match=r"m\.t does not lie in one run of bytes"):
+        with pytest.raises(InvalidInputError, match=r"m\.t is not stored row by row"):
             cas.read_tensor("file:f", "m.t")
 
     def test_a_file_that_is_not_known(self, here: Path) -> None:
         commit_file(here, "file", b"text")
-        with pytest.raises(InvalidInputError, match="no file of tensors that is known"):
+        with pytest.raises(
+            InvalidInputError, match="f is no file whose tensors can be read one by one"
+        ):
             cas.read_tensor("file:f", "w")
 
     def test_a_dtype_of_its_own_format(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +283,14 @@ class TestOpenFile:
         assert read_bytes() < 4_000_000
         with cas.open_file("HEAD:f") as file:
             assert file.read() == data
+
+    def test_before_the_first_byte_is_nowhere(self, here: Path) -> None:
+        commit_files(opened_or_made(here), {"f": b"0123456789"})
+        with cas.open_file("HEAD:f") as file:
+            for offset, whence in ((-1, 0), (-11, 2)):
+                with pytest.raises(ValueError, match="before the first byte"):
+                    file.seek(offset, whence)
+            assert file.read() == b"0123456789"
 
     def test_numpy_reads_from_it(self, here: Path) -> None:
         commit_files(opened_or_made(here), {"a.npy": npy(BIAS)})
