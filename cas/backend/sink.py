@@ -1,8 +1,9 @@
 """One new file on its way to disk."""
 
 import os
+import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 from cas.backend.files import FileOps, while_writing, write_fully
@@ -16,7 +17,8 @@ class FileSink:
     """An open new file; the first failure closes and removes it.
 
     A failed fsync above all: the kernel may drop the pages and call the next fsync a success, so
-    nothing is ever tried again on the same handle.
+    nothing is ever tried again on the same handle. Whoever discards it waits for a write on another
+    thread: the number of a closed file may be another's by the time of the next write.
     """
 
     def __init__(self, ops: FileOps, fd: int, path: str, *, shown: str) -> None:
@@ -25,50 +27,59 @@ class FileSink:
         self._path = path
         self._shown = shown  # the path that people know, where the file is a temporary one
         self._pid = os.getpid()
+        self._lock = threading.RLock()
         self._written = 0
         self._on_its_way = 0
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Append these buffers, in order."""
-        fd = self._open()
-        try:
-            self._written += write_fully(self._ops, fd, buffers)
-            if self._written - self._on_its_way >= WRITE_OUT_EVERY:
-                self._ops.write_out(fd, self._on_its_way, self._written - self._on_its_way)
-                self._on_its_way = self._written
-        except BaseException as error:
-            self.discard()
-            self._raise(error)
+        with self._alone():
+            fd = self._open()
+            try:
+                self._written += write_fully(self._ops, fd, buffers)
+                if self._written - self._on_its_way >= WRITE_OUT_EVERY:
+                    self._ops.write_out(fd, self._on_its_way, self._written - self._on_its_way)
+                    self._on_its_way = self._written
+            except BaseException as error:
+                self.discard()
+                self._raise(error)
 
     def seal(self) -> None:
         """Make all bytes durable; the name is durable after `Backend.sync`."""
-        fd = self._open()
-        try:
-            self._ops.fsync(fd)
-        except BaseException as error:
-            self.discard()
-            self._raise(error)
-        self.close()
+        with self._alone():
+            fd = self._open()
+            try:
+                self._ops.fsync(fd)
+            except BaseException as error:
+                self.discard()
+                self._raise(error)
+            self.close()
 
     def close(self) -> None:
         """Close the file without a sync; for what may be lost."""
-        fd, self._fd = self._open(), None
-        try:
-            # Over NFS this is where a full disk is told.
-            self._ops.close(fd)
-        except BaseException as error:
-            self._remove()
-            self._raise(error)
+        with self._alone():
+            fd, self._fd = self._open(), None
+            try:
+                # Over NFS this is where a full disk is told.
+                self._ops.close(fd)
+            except BaseException as error:
+                self._remove()
+                self._raise(error)
 
     def discard(self) -> None:
         """Remove what was written; without effect when sealed or discarded before."""
-        if self._fd is None:
-            return
-        fd, self._fd = self._fd, None
-        with suppress(OSError):
-            self._ops.close(fd)
-        if os.getpid() == self._pid:  # in a forked child the file is still the parent's
-            self._remove()
+        with self._alone():
+            if self._fd is None:
+                return
+            fd, self._fd = self._fd, None
+            with suppress(OSError):
+                self._ops.close(fd)
+            if os.getpid() == self._pid:  # in a forked child the file is still the parent's
+                self._remove()
+
+    def _alone(self) -> AbstractContextManager[object]:
+        # In a forked child nobody lives on who would let go of the lock.
+        return self._lock if os.getpid() == self._pid else nullcontext()
 
     def _open(self) -> int:
         if self._fd is None:

@@ -22,7 +22,10 @@ def as_delta(
     data = store.whole(id)
     for option in options:
         base = option.base
-        record = encode_delta(id, data, Base(base.id, store.whole(base.id), base.depth), element)
+        whole, place = store.whole(base.id), store.locate(base.id)
+        if place is None or place.row.depth > base.depth:
+            continue  # the record that was counted on is damaged, and the next one is too deep
+        record = encode_delta(id, data, Base(base.id, whole, base.depth), element)
         if record is not None and record.header.stored <= option.most:
             return record
     return None

@@ -82,7 +82,7 @@ class _Repack:
         self._max_extra = max_extra
         self._progress = progress
         self._done = Repacked()
-        self._listed: set[bytes] = set()
+        self._known: set[bytes] = set()  # packs that the plan and its steps so far count on
 
     def run(self, planned: RepackPlan) -> Repacked:
         """Carry out a plan, or those that follow it when others get in between."""
@@ -102,7 +102,7 @@ class _Repack:
     def _carry_out(self, planned: RepackPlan) -> None:
         for work in planned.idle:
             planned.give_up(*work.jobs)
-        self._listed = {pack.name for pack in planned.base.packs}
+        self._known = {pack.name for pack in planned.base.packs}
         self._done = replace(self._done, skipped_packs=0)
         room = min(planned.old_bytes // PART, PACK_LIMIT)
         if self._max_extra is not None:
@@ -140,8 +140,9 @@ class _Repack:
         else:
             raise ConflictError("the repository")
         on_disk = sum(pack.length for pack in (*base.packs, *base.condemned, *coming))
-        sweep(repo, after, self._operation, self._progress)
-        self._listed = {pack.name for pack in after.packs}
+        sweep(repo, after, self._operation, SILENT)
+        gone, new = ({pack.name for pack in packs} for packs in (step.packs, coming))
+        self._known = self._known - gone | new
         self._done = replace(
             self._done,
             steps=self._done.steps + 1,
@@ -152,15 +153,16 @@ class _Repack:
 
     def _stands(self, base: Root) -> bool:
         """Say whether nothing was taken off the list that the plan counts on."""
-        return self._listed <= {pack.name for pack in base.packs}
+        return self._known <= {pack.name for pack in base.packs}
 
     def _agrees(self, base: Root, step: Step) -> bool:
         """Say whether a step may be listed after this root.
 
-        What came since may hold deltas whose bases are to become as deep as they are.
+        What came since the plan may hold deltas whose bases are to become as deep as they are,
+        also when it came before an earlier step.
         """
         if not self._stands(base) or lost(self._repo, base, step.writer):
             return False
-        came = [pack for pack in base.packs if pack.name not in self._listed]
+        came = [pack for pack in base.packs if pack.name not in self._known]
         store = PinnedStore(self._repo.backend, came)
         return all(place.row.depth > step.made.get(id, -1) for place, id in deltas(store))

@@ -12,6 +12,7 @@ from cas.codec.element import Element
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, Buffer, ObjectId
 from cas.objects.kind import ID_OF, Kind
+from cas.store.pool import AWAY
 from cas.store.record import MAX_DEPTH, MAX_WHOLE, RecordHeader
 
 
@@ -42,8 +43,10 @@ def encode(kind: Kind, id: ObjectId, data: Buffer, element: Element | None = Non
         tag, body = choose.encode(data, element)
     if tag == CodecTag.RAW:
         # It is written later than it was hashed: only what nobody can change may wait for that.
-        body = body if _is_fixed(body) else bytes(body)
-        intact = body is data or ID_OF[kind](body) == id
+        intact = is_fixed(body)
+        # A small part of a large buffer would keep all of that in memory.
+        body = body if intact and len(body) >= AWAY else bytes(body)
+        intact = intact or ID_OF[kind](body) == id
     else:
         intact = ID_OF[kind](codec_for(tag).decode(body, len(data))) == id
     if not intact:
@@ -68,7 +71,8 @@ def encode_delta(id: BlobId, data: Buffer, base: Base, element: Element | None) 
     return Record(header, body)
 
 
-def _is_fixed(data: Buffer) -> bool:
+def is_fixed(data: Buffer) -> bool:
+    """Say whether nobody can change these bytes."""
     return isinstance(data.obj if isinstance(data, memoryview) else data, bytes)
 
 

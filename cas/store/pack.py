@@ -177,11 +177,12 @@ class PackWriter:
         """Write the footer and make every byte durable; the name needs `Backend.sync` still."""
         footer = Footer.of(self.rows, self._bases).to_bytes()
         check = digest(footer)
-        start = self.length
-        self._write([footer, TRAILER.pack(start, check, FOOTER_MAGIC, VERSION)], at=start)
+        end = [footer, TRAILER.pack(self.length, check, FOOTER_MAGIC, VERSION)]
+        # Nothing more goes on the lane: sealing may itself be a job, which waits for no later one.
         self._lane.settle()
-        self._sink.write(self._gathered)
+        self._sink.write([*self._gathered, *end])
         self._sink.seal()
+        self.length += sum(map(len, end))
         return PackInfo(self.name, self.length, check, self.kind)
 
     def discard(self) -> None:

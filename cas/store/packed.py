@@ -5,7 +5,9 @@ look-ups at once: another record of the same object is taken where there is one,
 write of its content stores it anew. A reader that misses a pack looks on in newer roots.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +44,7 @@ class PackedStore:
         self._index: Index | None = None
         self._damaged: set[tuple[bytes, int]] = set()
         self._lock = threading.RLock()
+        _everyone.add(self)
 
     @property
     def index(self) -> Index:
@@ -55,6 +58,10 @@ class PackedStore:
     def missing(self) -> Collection[str]:
         """Keys of the listed packs that were looked for and are not there."""
         return self._segments.missing
+
+    def forked(self) -> None:
+        """Start afresh in a forked child, where no thread lives on that held the lock."""
+        self._lock = threading.RLock()
 
     def refresh(self) -> bool:
         """Look up in what the newest root lists from now on; say whether that changed."""
@@ -228,16 +235,24 @@ class PackedStore:
         below: int = MAX_DEPTH + 1,
         levels: int = MAX_LEVELS,
         place: Place | None = None,
+        size: int | None = None,
     ) -> Buffer:
-        """Return an object whole, on this thread; in `target` where that could be done."""
+        """Return an object whole, on this thread; in `target` where that could be done.
+
+        Where it must have a `size`, nothing is read of one that has another.
+        """
+        if size is not None:
+            place = place or self.find(id)
+            if place is not None and place.row.size != size:
+                raise CorruptionError(f"{id} has {place.row.size} bytes, not {size} bytes as named")
         whole, recipe = self._open(kind, id, target, below=below, place=place)
         if recipe is None:
             return whole
         if levels <= 0:
             raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
         pieces = [
-            self._joined(Kind.BLOB, piece, below=below, levels=levels - 1)
-            for piece, _ in recipe.pieces()
+            self._joined(Kind.BLOB, piece, below=below, levels=levels - 1, size=size)
+            for piece, size in recipe.pieces()
         ]
         if [len(piece) for piece in pieces] != list(recipe.sizes):
             raise CorruptionError(f"the pieces of {id} have not the sizes that its recipe says")
@@ -288,7 +303,7 @@ class PackedStore:
 
     def _base(self, id: BlobId, header: RecordHeader) -> Buffer:
         try:
-            return self._joined(Kind.BLOB, id, below=header.depth)
+            return self._joined(Kind.BLOB, id, below=header.depth, size=header.size)
         except NotFoundError as error:
             # Of this record: another of the same object may do without.
             raise CorruptionError(f"the base {id} of {header.id} is missing") from error
@@ -328,3 +343,14 @@ class _Part:
     start: int
     stop: int
     place: Place
+
+
+_everyone: "weakref.WeakSet[PackedStore]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_everyone):
+        store.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,11 +1,12 @@
 """Writing objects: cut, encode on all cores, and append to new packs in order.
 
 What is stored already is not written again; the packs that such hits stand in are remembered in
-`relied`, because they must still be listed by the root that this writer's own replaces. Of what it
-is given to store it copies nothing: the memory must not change until `seal`.
+`relied`, because they must still be listed by the root that this writer's own replaces. Memory that
+is given to store must not change until `seal`: where it does all the same, that is an error.
 Format: docs/format/pack.md, docs/format/recipe.md.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import Final
 from cas.backend.base import Backend
 from cas.codec.chunker import Chunker, ContentDefined, Fixed
 from cas.codec.element import Element
+from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import (
     BlobHasher,
     BlobId,
@@ -28,7 +30,7 @@ from cas.ids import (
     tree_id,
 )
 from cas.objects.kind import Kind
-from cas.store.encoding import Record, encode
+from cas.store.encoding import Record, encode, is_fixed
 from cas.store.pack import PackClass, PackInfo, PackWriter
 from cas.store.packed import PackedStore
 from cas.store.pieces import WholeHash, cut, recipe_of
@@ -75,6 +77,8 @@ class ObjectWriter:
         self._sealing = Lane()
         self._unnamed = False  # packs are sealed whose names are not durable yet
         self._placed_bytes = 0
+        self._given_up = False
+        self._lock = threading.RLock()  # publishing has a thread of its own
 
     def has(self, id: ObjectId) -> bool:
         """Say whether `id` needs no writing; a hit outside is remembered as relied upon."""
@@ -101,7 +105,12 @@ class ObjectWriter:
             return self.piece(view, element)
         id = blob_id(view)
         if not self.has(id):
-            self.recipe(id, self._cut([view], len(view), element))
+            again = None if is_fixed(view) else WholeHash()
+            recipe = self._cut([view], len(view), element, again)
+            # Hashed before its pieces and after them: in between they were of the same bytes.
+            if again is not None and again.id() != id:
+                raise CorruptionError(f"the memory of {id} was changed: nothing was committed")
+            self.recipe(id, recipe)
         return id
 
     def stream(
@@ -133,6 +142,7 @@ class ObjectWriter:
         id = blob_id(data)
         if not self._has(id, whole=True):
             self._encode(Kind.BLOB, id, data, element)
+            self._recipes.discard(id)
         return id
 
     def recipe(self, id: BlobId, recipe: Recipe) -> None:
@@ -176,20 +186,24 @@ class ObjectWriter:
 
     def seal(self) -> list[PackInfo]:
         """Make everything written so far durable; return all packs of this writer."""
-        self._coming.settle()
-        if self._waiting:
-            target = PackClass.DATA if PackClass.DATA in self._open else PackClass.METADATA
-            self._release(target)
-        # Two syncs side by side take little longer than one.
-        if PackClass.DATA in self._open:
-            self._seal(PackClass.DATA)
-        if PackClass.METADATA in self._open:
-            self._close(self._open.pop(PackClass.METADATA))
-        self._sealing.settle()
-        if self._unnamed:
-            self._backend.sync("packs/")
-            self._unnamed = False
-        return list(self.packs.values())
+        with self._lock:
+            if self._given_up:
+                raise InvalidInputError("what was written is given up: it cannot be sealed")
+            self._coming.settle()
+            if self._waiting:
+                target = PackClass.DATA if PackClass.DATA in self._open else PackClass.METADATA
+                self._release(target)
+            # Two syncs side by side take little longer than one.
+            if PackClass.DATA in self._open:
+                self._seal(PackClass.DATA)
+            if PackClass.METADATA in self._open:
+                self._close(self._open[PackClass.METADATA])
+                del self._open[PackClass.METADATA]
+            self._sealing.settle()
+            if self._unnamed:
+                self._backend.sync("packs/")
+                self._unnamed = False
+            return list(self.packs.values())
 
     def forget(self, packs: Iterable[bytes]) -> None:
         """Count what stands in these packs as not written; for gc, which copies each record."""
@@ -206,12 +220,17 @@ class ObjectWriter:
         self._recipes.clear()
 
     def discard(self) -> None:
-        """Give up: remove the packs that are not sealed; sealed ones are gc's to sweep."""
-        self._coming.drop()
-        self._sealing.drop()
-        for writer in self._open.values():
-            writer.discard()
-        self._open.clear()
+        """Give up: remove the packs that are not sealed; sealed ones are gc's to sweep.
+
+        Another thread may be sealing when Ctrl-C comes: it ends first, or seals nothing any more.
+        """
+        with self._lock:
+            self._given_up = True
+            self._coming.drop()
+            self._sealing.drop()
+            for writer in self._open.values():
+                writer.discard()
+            self._open.clear()
 
     def _meta(self, kind: Kind, id: ObjectId, canonical: bytes) -> None:
         if not self.has(id):
@@ -260,6 +279,7 @@ class ObjectWriter:
         return min(PACK_LIMIT, max(PACK_LEAST, whole // PACK_PART))
 
     def _seal(self, kind: PackClass) -> None:
+        self._sealing.settle()
         self._sealing.put(partial(self._close, self._open.pop(kind)))
 
     def _close(self, writer: PackWriter) -> None:
@@ -267,8 +287,17 @@ class ObjectWriter:
         self._unnamed = True
         self.packs[info.name] = info
 
-    def _cut(self, source: Iterable[Buffer], size_hint: int, element: Element | None) -> Recipe:
-        """Store the pieces of a large blob; return its recipe."""
+    def _cut(
+        self,
+        source: Iterable[Buffer],
+        size_hint: int,
+        element: Element | None,
+        again: WholeHash | None = None,
+    ) -> Recipe:
+        """Store the pieces of a large blob; return its recipe.
+
+        `again` is given each piece after it was hashed by itself.
+        """
         chunker: Chunker = Fixed(WHOLE_TYPED) if element else ContentDefined()
         grouped = size_hint >= (GROUP_FROM_TYPED if element else GROUP_FROM)
         done: list[tuple[BlobId, int]] = []
@@ -281,6 +310,8 @@ class ObjectWriter:
             group.append((self.piece(piece, element), len(piece)))
             if grouped:
                 hasher.update(piece)
+            if again is not None:
+                again.update(piece)
         if done:
             done.append(self._group(group, hasher))
         return recipe_of(done or group)

@@ -8,20 +8,23 @@ from typing import Any
 import pytest
 
 from cas.backend.local import LocalBackend
+from cas.codec.base import CodecTag
 from cas.codec.element import Element
 from cas.errors import RefusedError
-from cas.ids import Buffer, CommitId
+from cas.ids import Buffer, CommitId, blob_id
 from cas.objects.commit import BASE_MODEL, Parent
+from cas.objects.kind import Kind
 from cas.repo import fsck, gc, repack, repackplan
+from cas.repo.forms import Form, Option
 from cas.repo.layout import CACHE, HOLDS
 from cas.repo.recode import as_delta
 from cas.repo.repack import Repacked
 from cas.repo.repo import Repo
-from cas.repo.transaction import transact
-from cas.store.encoding import Record
+from cas.repo.transaction import Transaction, transact
+from cas.store.encoding import Base, Record, encode_delta
 from cas.store.packed import PackedStore
 from cas.store.pinned import PinnedStore
-from cas.store.record import MAX_DEPTH
+from cas.store.record import MAX_DEPTH, RecordHeader
 from tests.support.builders import (
     RunBuilder,
     commit_files,
@@ -33,6 +36,7 @@ from tests.support.builders import (
     set_ref,
 )
 from tests.support.drift import SIZE, depths, drift_run, drifting, places
+from tests.support.stores import Shelf
 
 
 @pytest.fixture
@@ -302,3 +306,47 @@ def test_damage_stops_it(repo: Repo) -> None:
     with pytest.raises(RefusedError, match="cas fsck"):
         repack.execute(reopened(repo), repack.plan(reopened(repo)))
     assert repo.refresh() == before
+
+
+def test_a_delta_that_came_since_keeps_its_base_in_every_later_step(repo: Repo) -> None:
+    """It comes before the first step; its base would become as deep as it is in a later one."""
+    drift_run(repo, steps=5, size=300_000)
+    base, data = drifting(1, 4, 300_000), drifting(1, 6, 300_000)
+
+    def lean(other: Repo) -> None:
+        def write(tx: Transaction) -> None:
+            assert tx.writer.has(blob_id(base))
+            record = encode_delta(blob_id(data), data, Base(blob_id(base), base, 0), Element(1))
+            assert record is not None
+            tx.writer.copy(*record)
+
+        transact(other, "lean", write)
+
+    again = meddled(repo, lean)
+    done = repack.execute(again, repack.plan(again))
+    again.backend.close()
+    assert done.steps > 1
+    assert whole(repo)
+    assert reopened(repo).store.read(Kind.BLOB, blob_id(data)) == data
+
+
+def test_no_delta_leans_on_a_form_that_is_damaged() -> None:
+    """The plan counts on a whole record of the base; the one that can be read is a delta."""
+    key, base, piece = (drifting(1, step) for step in range(3))
+    shelf = Shelf()
+    writer = shelf.writer()
+    for data in (key, piece):
+        writer.blob(data, Element(1))
+    shelf.publish(writer)
+    record = encode_delta(blob_id(base), base, Base(blob_id(key), key, 0), Element(1))
+    assert record is not None
+    wrong = RecordHeader.of(Kind.BLOB, CodecTag.RAW, blob_id(base), len(base), key)
+    for header, body in ((wrong, key), record):
+        writer = shelf.writer()
+        writer.copy(header, body)
+        shelf.publish(writer)
+    near = Form(blob_id(base), 0, len(base), len(base), blob_id(base))
+    options = [Option(near, len(piece))]
+    made = as_delta(shelf.store, blob_id(piece), Element(1), options)
+    assert made is None
+    assert shelf.store.read(Kind.BLOB, blob_id(base)) == base

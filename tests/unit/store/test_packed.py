@@ -1,5 +1,9 @@
 """Reading takes the one form that everybody takes, and looks in the newest root on a miss."""
 
+import os
+import signal
+import threading
+
 import pytest
 
 from cas.backend.memory import MemoryBackend
@@ -8,6 +12,7 @@ from cas.codec.element import Element
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import BlobId, ObjectId, blob_id
 from cas.objects.kind import Kind
+from cas.store.pack import PackInfo
 from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
@@ -185,3 +190,68 @@ def test_ids_of_unknown_objects_do_not_disturb(shelf: Shelf) -> None:
     put(shelf, whole())
     for byte in (0, 0x7F, 0xFF):
         assert shelf.store.find(ObjectId(bytes([byte]) * 32)) is None
+
+
+class TestLies:
+    def delta_on(self, shelf: Shelf, base: BlobId) -> BlobId:
+        data = noise(7, 5000)
+        body = b"".join((base, b"\x01\x00"))
+        header = RecordHeader.of(Kind.BLOB, CodecTag.DELTA, blob_id(data), len(data), body, depth=1)
+        put(shelf, (header, body))
+        return blob_id(data)
+
+    def test_a_base_of_another_size_is_not_even_read(self, shelf: Shelf) -> None:
+        """It may be a recipe of any number of bytes."""
+        writer = shelf.writer()
+        base = writer.blob(noise(3, 3 * MIB))
+        shelf.publish(writer)
+        id = self.delta_on(shelf, base)
+        watched = RecordingBackend(shelf.backend)
+        store = PackedStore(watched, lambda: shelf.packs)
+        store.refresh()
+        before = watched.bytes_read
+        with pytest.raises(CorruptionError, match="5000"):
+            store.read(Kind.BLOB, id)
+        assert watched.bytes_read - before < MIB
+        # It leaves look-ups as any damaged record does.
+        assert store.locate(id) is None
+
+    def test_a_piece_of_another_size_is_not_even_read(self, shelf: Shelf) -> None:
+        writer = shelf.writer()
+        piece = writer.blob(noise(3, 3 * MIB))
+        shelf.publish(writer)
+        body = Recipe((10,), piece).to_bytes()
+        id = blob_id(b"0123456789")
+        put(shelf, (RecordHeader.of(Kind.BLOB, RECIPE, id, 10, body), body))
+        watched = RecordingBackend(shelf.backend)
+        store = PackedStore(watched, lambda: shelf.packs)
+        store.refresh()
+        before = watched.bytes_read
+        with pytest.raises(CorruptionError, match="10 bytes"):
+            store.whole(id)
+        assert watched.bytes_read - before < MIB
+
+
+def test_a_forked_child_reads_while_another_thread_refreshed(shelf: Shelf) -> None:
+    put(shelf, whole())
+    inside, go_on = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def newest() -> list[PackInfo]:
+        if threading.get_ident() != main:
+            inside.set()
+            assert go_on.wait(10)
+        return shelf.packs
+
+    store = PackedStore(shelf.backend, newest)
+    store.refresh()
+    thread = threading.Thread(target=store.refresh)
+    thread.start()
+    assert inside.wait(10)
+    child = os.fork()
+    if not child:
+        signal.alarm(5)  # it would wait for ever
+        os._exit(0 if store.refresh() is False and store.read(Kind.BLOB, ID) == DATA else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0

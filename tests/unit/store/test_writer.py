@@ -276,6 +276,21 @@ class TestTrouble:
         assert writer.packs == {}
         assert tree_id(b"\x80") in writer.own
 
+    def test_a_piece_that_was_a_recipe_is_stored_whole_once(self, shelf: Shelf) -> None:
+        data = noise(1, 700 * KIB)
+        writer = shelf.writer()
+        id = writer.blob(data)
+        for _ in range(3):
+            assert writer.piece(data, Element(4)) == id
+        shelf.publish(writer)
+        found = [place.row.codec == RECIPE for place in shelf.store.index.find(id)]
+        assert found == [False, True]
+
+    def test_what_is_small_keeps_no_large_buffer_alive(self) -> None:
+        data = noise(1, MIB)
+        body = encoding.encode(Kind.BLOB, blob_id(data[:100]), memoryview(data)[:100]).body
+        assert isinstance(body, bytes)
+
 
 class FullSink:
     def write(self, buffers: Sequence[Buffer]) -> None:
