@@ -21,7 +21,8 @@ from cas.ids import Buffer
 
 # What a sample is: windows, and the bytes of each. They must be long to see rows that repeat.
 WINDOWS: Final = (4, 12 << 10)
-# Of what is smaller than this, less: the sample would take as long as the rest.
+# Of what is smaller than this, less: the sample would take as long as the rest. Not of two-byte
+# floats, of which more is coded than one row.
 SMALL: Final = 1 << 20
 SMALL_WINDOWS: Final = (2, 8 << 10)
 # For steps many, to see rows that changed among those that did not.
@@ -51,7 +52,8 @@ class Choice:
 def encode_numbers(data: Buffer, element: Element) -> tuple[CodecTag, Buffer]:
     """Return the codec that suits these numbers and the body, which may be `data` itself."""
     raw = as_bytes(data)
-    way = choose(_sample(raw, WINDOWS if raw.size >= SMALL else SMALL_WINDOWS), element).way
+    small = raw.size < SMALL and not (element.floating and element.width == 2)
+    way = choose(_sample(raw, SMALL_WINDOWS if small else WINDOWS), element).way
     body: Buffer
     match way:
         case None:
