@@ -66,25 +66,30 @@ def spans(count: int, width: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, count)
 
 
-def split(words: Words, planes: Sequence[Bytes]) -> None:
-    """Write byte k of each word into `planes[k]`; `words` are one block."""
+def split(words: Words, planes: Sequence[Bytes], turn: int = 0) -> None:
+    """Write byte k of each word into `planes[k]`; `words` are one block.
+
+    The upper half of each word, or a word of two bytes, is rotated by `turn` bits to the left.
+    """
     width = words.itemsize
     if width == 1:
         planes[0][:] = words
         return
     half = width // 2
+    if half == 1 and turn:
+        words = _turned(words, turn)
     shifted = scratch.words("shifted", width, words.size)
     np.right_shift(words, 8 * half, out=shifted)
-    for part, rows in ((words, planes[:half]), (shifted, planes[half:])):
+    for part, rows, by in ((words, planes[:half], 0), (shifted, planes[half:], turn)):
         if half == 1:
             np.copyto(rows[0], part, casting="unsafe")
         else:
             narrow = scratch.words("narrow", half, words.size)
             np.copyto(narrow, part, casting="unsafe")
-            split(narrow, rows)
+            split(_turned(narrow, by) if by else narrow, rows)
 
 
-def join(planes: Sequence[Bytes], words: Words) -> None:
+def join(planes: Sequence[Bytes], words: Words, turn: int = 0) -> None:
     """Make each of one block of words from its bytes: the inverse of `split`."""
     width = words.itemsize
     if width == 1:
@@ -96,15 +101,25 @@ def join(planes: Sequence[Bytes], words: Words) -> None:
     else:
         low = high = scratch.words("narrow", half, words.size)
         join(planes[half:], high)
+        if turn:
+            high = _turned(high, 8 * half - turn)
     np.copyto(words, high)
     np.left_shift(words, 8 * half, out=words)
     if half == 1:
         np.bitwise_or(words, low, out=words)
+        if turn:
+            words[:] = _turned(words, 16 - turn)
         return
     join(planes[:half], low)
     wide = scratch.words("shifted", width, words.size)
     np.copyto(wide, low)
     np.bitwise_or(words, wide, out=words)
+
+
+def _turned(words: Words, by: int) -> Words:
+    turned = scratch.words("turned", words.itemsize, words.size)
+    rotate(words, by, turned)
+    return turned
 
 
 def rotate(words: Words, by: int, out: Words) -> None:

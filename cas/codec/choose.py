@@ -47,11 +47,12 @@ def encode(data: Buffer, element: Element | None = None) -> tuple[CodecTag, Buff
 
 
 def encode_delta(
-    data: Buffer, base: Buffer, element: Element | None = None
+    data: Buffer, base: Buffer, element: Element | None = None, *, thorough: bool = False
 ) -> tuple[CodecTag, Buffer] | None:
     """Return a body against a base of the same size, or None where it gains nothing.
 
-    It gains 3 % over what `encode` makes of a sample of the same bytes, at the least.
+    It gains 3 % over what `encode` makes of a sample of the same bytes, at the least. With
+    `thorough` also such forms are tried as are slower to read.
     """
     size = size_of(data)
     if size != size_of(base):
@@ -60,7 +61,7 @@ def encode_delta(
         return None
     from cas.codec.numbers import encode_steps
 
-    return encode_steps(data, base, element or Element(1))
+    return encode_steps(data, base, element or Element(1), thorough=thorough)
 
 
 def gains(encoded: int, size: int) -> bool:

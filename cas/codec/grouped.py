@@ -17,17 +17,20 @@ from cas.codec.bits import Words, scratch
 # Sorted chunk by chunk: indices of this many words stay in the cache.
 CHUNK: Final = 64 << 10
 GROUPS: Final = 256
+# By the size of a word: where the eight bits start that it is grouped by.
+EXPONENTS: Final = {2: 7, 4: 23}
 
 
 class Groups:
-    """The places of two-byte words, ordered by bits 14 to 7 of their bases, else as they stand."""
+    """The places of words, ordered by the eight bits below the sign of their bases."""
 
     def __init__(self, base: Words) -> None:
         self._keys = scratch.bytes("keys", base.size)
+        low = EXPONENTS[base.itemsize]
         counts = []
         for start, stop in self.chunks():
             keys = self._keys[start:stop]
-            np.copyto(keys, base[start:stop] >> 7, casting="unsafe")
+            np.copyto(keys, base[start:stop] >> low, casting="unsafe")
             counts.append(np.bincount(keys, minlength=GROUPS))
         self._counts = np.array(counts, np.int64).reshape(len(counts), GROUPS)
         flat = np.cumsum(self._counts.T.ravel())

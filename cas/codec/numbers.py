@@ -32,6 +32,7 @@ GROUP_WINDOWS: Final = (8, 16 << 10)
 PARTS: Final = 8
 # Grouping costs two thirds of the speed.
 MIN_GROUPED_GAIN: Final = 0.05
+MIN_THOROUGH_GAIN: Final = 0.01
 # A sparse delta takes longer to read.
 MIN_SPARSE_GAIN: Final = 0.02
 # Of what is smaller than this at level 1, some repeats: it is looked at more closely.
@@ -65,15 +66,22 @@ def encode_numbers(data: Buffer, element: Element) -> tuple[CodecTag, Buffer]:
     return (tag, body) if _gains(len(body), raw.size) else (CodecTag.RAW, data)
 
 
-def encode_steps(data: Buffer, base: Buffer, element: Element) -> tuple[CodecTag, Buffer] | None:
-    """Return the delta that suits these numbers, or None where `encode_numbers` is as good."""
+def encode_steps(
+    data: Buffer, base: Buffer, element: Element, *, thorough: bool = False
+) -> tuple[CodecTag, Buffer] | None:
+    """Return the delta that suits these numbers, or None where `encode_numbers` is as good.
+
+    Floats of four bytes are put in groups only when it is to be `thorough`.
+    """
     raw, base_raw = as_bytes(data), as_bytes(base)
     form = Form.of(element)
-    windows = GROUP_WINDOWS if form.groupable else STEP_WINDOWS
+    grouping = form.groupable and (thorough or form.width == 2)
+    windows = GROUP_WINDOWS if grouping else STEP_WINDOWS
     sample, base_sample = _sample(raw, windows), _sample(base_raw, windows)
     steps = all_steps(sample, base_sample, form)
-    if form.groupable:
-        steps, form = _ordered(steps, bits.as_words(base_sample, form.width), form)
+    if grouping:
+        least = MIN_THOROUGH_GAIN if thorough else MIN_GROUPED_GAIN
+        steps, form = _ordered(steps, bits.as_words(base_sample, form.width), form, least)
     dense, thin = delta.plan(steps, form), sparse.plan(steps, form)
     full = choose(sample, element).share
     if not _gains(min(dense.size, thin.size) / sample.size, full):
@@ -107,13 +115,13 @@ def choose(sample: Bytes, element: Element) -> Choice:
     return Choice(way, best / size)
 
 
-def _ordered(steps: Words, base: Words, form: Form) -> tuple[Words, Form]:
-    """Return the steps as they are best ordered: in groups, or as they stand."""
+def _ordered(steps: Words, base: Words, form: Form, least: float) -> tuple[Words, Form]:
+    """Return the steps in groups where that gains so much at least, else as they stand."""
     grouped = np.empty_like(steps)
     groups = Groups(base)
     for chunk, (start, stop) in enumerate(groups.chunks()):
         groups.gather(chunk, steps[start:stop], grouped)
-    if _by_parts(grouped) < _by_parts(steps) * (1 - MIN_GROUPED_GAIN):
+    if _by_parts(grouped) < _by_parts(steps) * (1 - least):
         return grouped, Form(form.width, form.floating, grouped=True)
     return steps, form
 

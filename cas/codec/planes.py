@@ -1,7 +1,7 @@
 """Planes: the bytes of numbers regrouped, so that what is alike stands together.
 
-The exponents of weights are alike and their mantissas are noise. So the sign goes to the lower end
-of the word, byte k of all words makes one row, and each row is compressed only where that gains.
+The exponents of weights are alike and their mantissas are noise. So the sign goes below the
+exponent, byte k of all words makes one row, and each row is compressed only where that gains.
 Format: docs/format/codecs.md.
 """
 
@@ -26,6 +26,8 @@ from cas.ids import Buffer
 # the row that is coded: it is not evenly spread. That is a row more to code: not for four bytes,
 # where it gains least.
 ROTATIONS: Final = {2: (1, 2, 3), 4: (1,), 8: (1, 4)}
+# A rotation is smaller than this: it is one of the upper half, of two bytes one of all.
+TURNED: Final = {2: 16, 4: 16, 8: 32}
 # What another rotation must gain over the first, which is the fastest.
 MIN_BETTER: Final = 0.004
 
@@ -83,7 +85,7 @@ def split_sample(words: Words, rotation: int = 0) -> list[Bytes]:
     """Return the planes of a few words."""
     planes = [scratch.bytes(f"sample {k}", words.size) for k in range(words.itemsize)]
     for start, stop in bits.spans(words.size, words.itemsize):
-        bits.split(_rotated(words[start:stop], rotation), [row[start:stop] for row in planes])
+        bits.split(words[start:stop], [row[start:stop] for row in planes], rotation)
     return planes
 
 
@@ -102,18 +104,9 @@ def encode(data: Buffer, plan: Plan) -> memoryview:
     writer = RowWriter(front, sizes, [*plan.coders, None])
     *planes, tail = writer.rows
     for start, stop in bits.spans(words.size, plan.width):
-        block = _rotated(words[start:stop], plan.rotation)
-        bits.split(block, [row[start:stop] for row in planes])
+        bits.split(words[start:stop], [row[start:stop] for row in planes], plan.rotation)
     tail[:] = raw[raw.size - tail.size :]
     return writer.finish()
-
-
-def _rotated(words: Words, rotation: int) -> Words:
-    if not rotation:
-        return words
-    block = scratch.words("block", words.itemsize, words.size)
-    bits.rotate(words, rotation, block)
-    return block
 
 
 def _open(body: Buffer, size: int) -> tuple[RowReader, int, int]:
@@ -124,7 +117,7 @@ def _open(body: Buffer, size: int) -> tuple[RowReader, int, int]:
     width, rotation = _FRONT.unpack_from(view)
     if width not in WIDTHS:
         raise CorruptionError(f"planes of words of {width} bytes")
-    if rotation >= 8 * width:
+    if rotation >= TURNED.get(width, 1):
         raise CorruptionError(f"planes of words of {width} bytes rotated by {rotation} bits")
     sizes = [size // width] * width + [size % width]
     return read_rows(view[_FRONT.size :], sizes), width, rotation
@@ -134,13 +127,7 @@ def _join(reader: RowReader, width: int, rotation: int, target: Bytes) -> None:
     *planes, tail = reader.rows()
     words = as_words(target, width)
     for start, stop in bits.spans(words.size, width):
-        rows = [row[start:stop] for row in planes]
-        if rotation:
-            block = scratch.words("block", width, stop - start)
-            bits.join(rows, block)
-            bits.rotate(block, 8 * width - rotation, words[start:stop])
-        else:
-            bits.join(rows, words[start:stop])
+        bits.join([row[start:stop] for row in planes], words[start:stop], rotation)
     target[target.size - tail.size :] = tail
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from cas.codec import bits
 from cas.codec.bits import Bytes, Words, scratch
 from cas.codec.element import WIDTHS, Element
-from cas.codec.grouped import Groups
+from cas.codec.grouped import EXPONENTS, Groups
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import Buffer
 
@@ -37,8 +37,8 @@ class Form:
 
     @property
     def groupable(self) -> bool:
-        """Whether steps may stand in groups: two-byte floats gain by it."""
-        return self.width == 2 and self.floating
+        """Whether steps may stand in groups: by the exponents of their bases, so only of floats."""
+        return self.width in EXPONENTS and self.floating
 
     def to_bytes(self) -> bytes:
         """Return the form as a body starts with it."""

@@ -16,16 +16,25 @@ from cas.store.record import RecordHeader
 
 
 def as_delta(
-    store: PackedStore, id: BlobId, element: Element, options: Iterable[Option]
+    store: PackedStore,
+    id: BlobId,
+    element: Element,
+    options: Iterable[Option],
+    *,
+    thorough: bool = False,
 ) -> Record | None:
-    """Return a piece as a delta against the first base that will do; None when none will."""
+    """Return a piece as a delta against the first base that will do; None when none will.
+
+    With `thorough`, one that takes twice as long to read counts as better where it is smaller.
+    """
     data = store.whole(id)
     for option in options:
         base = option.base
         whole, place = store.whole(base.id), store.locate(base.id)
         if place is None or place.row.depth > base.depth:
             continue  # the record that was counted on is damaged, and the next one is too deep
-        record = encode_delta(id, data, Base(base.id, whole, base.depth), element)
+        against = Base(base.id, whole, base.depth)
+        record = encode_delta(id, data, against, element, thorough=thorough)
         if record is not None and record.header.stored <= option.most:
             return record
     return None

@@ -54,9 +54,12 @@ class Job(NamedTuple):
         """Return the bases to try, the best first; none when it stays as it is."""
         return forms.options(self.piece, self.candidate.bases, smallest=smallest)
 
-    def attempt(self, store: PackedStore, options: Sequence[Option]) -> Record | None:
+    def attempt(
+        self, store: PackedStore, options: Sequence[Option], *, smallest: bool
+    ) -> Record | None:
         """Return the piece as a delta, None when it stays as it is; for any thread."""
-        return as_delta(store, self.piece, self.candidate.element, options)
+        element = self.candidate.element
+        return as_delta(store, self.piece, element, options, thorough=smallest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,10 @@ def _estimate(store: PackedStore, forms: Forms, jobs: Sequence[Job], *, smallest
     # By id, which is random: every second tensor may be of another kind.
     chosen = sorted(jobs, key=lambda job: job.piece)[:SAMPLES]
     tries = (
-        (partial(job.attempt, store, job.options(forms, smallest=smallest)), job.room)
+        (
+            partial(job.attempt, store, job.options(forms, smallest=smallest), smallest=smallest),
+            job.room,
+        )
         for job in chosen
     )
     saved = looked = 0

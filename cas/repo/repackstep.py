@@ -85,7 +85,7 @@ class Step:
             queue.drop()
 
     def _tried(self, job: Job, options: Sequence[Option]) -> Tried:
-        return job, job.attempt(self._repo.store, options)
+        return job, job.attempt(self._repo.store, options, smallest=self._planned.smallest)
 
     def _take(self, result: Tried) -> None:
         job, record = result

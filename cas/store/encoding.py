@@ -54,11 +54,13 @@ def encode(kind: Kind, id: ObjectId, data: Buffer, element: Element | None = Non
     return Record(RecordHeader.of(kind, tag, id, len(data), body), body)
 
 
-def encode_delta(id: BlobId, data: Buffer, base: Base, element: Element | None) -> Record | None:
+def encode_delta(
+    id: BlobId, data: Buffer, base: Base, element: Element | None, *, thorough: bool = False
+) -> Record | None:
     """Return the record of a blob as a delta against `base`; None when that gains nothing."""
     if base.depth >= MAX_DEPTH or len(base.data) != len(data):
         return None
-    found = choose.encode_delta(data, base.data, element)
+    found = choose.encode_delta(data, base.data, element, thorough=thorough)
     if found is None:
         return None
     tag, delta = found

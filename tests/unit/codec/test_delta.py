@@ -104,7 +104,7 @@ def test_a_base_of_another_size_is_refused(codec: DeltaCodec) -> None:
 
 @both
 @pytest.mark.parametrize(
-    "front", [b"\x03\x00", b"\x04\x04", b"\x04\x03", b"\x02\x02", b"\x01", b""]
+    "front", [b"\x03\x00", b"\x04\x04", b"\x08\x03", b"\x02\x02", b"\x01", b""]
 )
 def test_a_form_that_cannot_be_is_corruption(codec: DeltaCodec, front: bytes) -> None:
     base = weights(1000, 4)

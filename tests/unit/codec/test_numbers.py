@@ -129,6 +129,22 @@ def test_a_base_of_another_size_is_refused() -> None:
         choose.encode_delta(bytes(100), bytes(101), FLOAT)
 
 
+def test_wide_floats_are_grouped_only_when_it_is_to_be_thorough() -> None:
+    rng = np.random.default_rng(5)
+    base = rng.normal(0, 0.02, 400_000).astype("<f4")
+    # As an optimizer steps: by about as much for all, whatever their size.
+    data = (base + rng.normal(0, 1e-5, base.size).astype("<f4")).tobytes()
+    element = Element(4, floating=True)
+    made = [choose.encode_delta(data, base.tobytes(), element, thorough=t) for t in (False, True)]
+    (quick_tag, quick), (tag, body) = [each for each in made if each is not None]
+    assert (quick_tag, tag) == (CodecTag.DELTA, CodecTag.DELTA)
+    assert [quick[1], body[1]] == [1, 3]  # floats; floats in groups
+    assert len(body) < 0.98 * len(quick)
+    target = bytearray(len(data))
+    delta_for(tag).decode_into(body, base.tobytes(), memoryview(target))
+    assert target == data
+
+
 def test_groups_need_not_be_many() -> None:
     groups = Groups(np.zeros(0, "<u2"))
     assert list(groups.chunks()) == []

@@ -181,9 +181,9 @@ def test_what_gains_nothing_is_left_and_not_tried_again(
     before = repo.refresh()
     tries: list[object] = []
 
-    def counted(*args: Any) -> Record | None:
+    def counted(*args: Any, **options: Any) -> Record | None:
         tries.append(args)
-        return as_delta(*args)
+        return as_delta(*args, **options)
 
     monkeypatch.setattr(repackplan, "as_delta", counted)
     assert repacked(repo).steps == 0
