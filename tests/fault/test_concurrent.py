@@ -18,7 +18,7 @@ from cas.repo.repo import Repo
 from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from cas.store.packed import PackedStore
-from tests.support.actors import KEEP, Actor, Quick, check, opened
+from tests.support.actors import KEEP, Actor, check, opened
 from tests.support.builders import (
     RunBuilder,
     commit_files,
@@ -28,6 +28,7 @@ from tests.support.builders import (
     repository,
     set_ref,
 )
+from tests.support.crashing import Quick
 
 Acknowledged = dict[str, str]
 

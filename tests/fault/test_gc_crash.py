@@ -2,13 +2,11 @@
 
 import errno
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cas.backend.files import FileOps
 from cas.errors import CasError
 from cas.repo import fsck, gc
 from cas.repo import root as roots
@@ -21,24 +19,12 @@ from tests.support.builders import (
     RunBuilder,
     commit_files,
     noise,
-    read_tree,
     reopened,
     repository,
     set_ref,
 )
-from tests.support.faulty import CHANGES, Crash, Fault, FaultyOps, RecordingOps
-
-Contents = dict[str, object]
-
-
-class Quick(FileOps):
-    """Nothing here is about power cuts: to wait for the disk would only take time."""
-
-    def fsync(self, fd: int) -> None:
-        pass
-
-    def fsync_dir(self, path: str) -> None:
-        pass
+from tests.support.crashing import Contents, Quick, changes, contents, copied
+from tests.support.faulty import Crash, Fault, FaultyOps
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +53,8 @@ def orphan(repo: Repo, seed: int) -> PackInfo:
     return writer.seal()[0]
 
 
-def contents(repo: Repo) -> Contents:
-    """Everything that refs and holds keep."""
-    found: Contents = {}
-    for name, id in repo.refresh().refs.items():
-        commit = repo.commit(id)
-        found[name] = read_tree(repo, commit.tree)
-        if name.startswith(HOLDS) and commit.payload:
-            found[f"{name} payload"] = read_tree(repo, commit.payload)
-    return found
-
-
-def copied(origin: Path, folder: Path, ops: FileOps) -> Repo:
-    if folder.exists():
-        shutil.rmtree(folder)
-    shutil.copytree(origin, folder)
-    return reopened(Repo.open(folder, who="ada", clock=Clock()), ops)
-
-
-def changes(origin: Path, folder: Path) -> list[int]:
-    """The numbers of the operations with which a collection changes the disk."""
-    ops = RecordingOps()
-    repo = copied(origin, folder, ops)
+def collect(repo: Repo) -> None:
     gc.execute(repo, gc.plan(repo))
-    return [at for at, (name, _) in enumerate(ops.calls, 1) if name in CHANGES]
 
 
 @pytest.mark.slow
@@ -103,7 +67,7 @@ def test_a_collection_may_stop_at_any_change(
     origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
 ) -> None:
     path, kept = origin
-    numbers = changes(path, tmp_path / "trace")
+    numbers = changes(path, tmp_path / "trace", collect)
     assert len(numbers) > 20
     for at in numbers:
         ops = FaultyOps(Fault(at, raises, after=after))

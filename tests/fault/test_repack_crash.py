@@ -1,32 +1,18 @@
 """A repack that stops anywhere leaves a whole repository; the next one finishes the work."""
 
 import errno
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cas.backend.files import FileOps
 from cas.errors import CasError
 from cas.repo import fsck, gc, repack
-from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
-from tests.support.builders import Clock, commit_files, noise, read_tree, reopened, repository
+from tests.support.builders import Clock, commit_files, noise, reopened, repository
+from tests.support.crashing import Contents, Quick, changes, contents, copied
 from tests.support.drift import depths, drift_run
-from tests.support.faulty import CHANGES, Crash, Fault, FaultyOps, RecordingOps
-
-Contents = dict[str, object]
-
-
-class Quick(FileOps):
-    """Nothing here is about power cuts: to wait for the disk would only take time."""
-
-    def fsync(self, fd: int) -> None:
-        pass
-
-    def fsync_dir(self, path: str) -> None:
-        pass
+from tests.support.faulty import Crash, Fault, FaultyOps
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +25,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
     return repo.path, contents(repo)
 
 
-def contents(repo: Repo) -> Contents:
-    """Everything that refs and holds keep."""
-    found: Contents = {}
-    for name, id in repo.refresh().refs.items():
-        commit = repo.commit(id)
-        found[name] = read_tree(repo, commit.tree)
-        if name.startswith(HOLDS) and commit.payload:
-            found[f"{name} payload"] = read_tree(repo, commit.payload)
-    return found
-
-
-def copied(origin: Path, folder: Path, ops: FileOps) -> Repo:
-    if folder.exists():
-        shutil.rmtree(folder)
-    shutil.copytree(origin, folder)
-    return reopened(Repo.open(folder, who="ada", clock=Clock()), ops)
-
-
-def changes(origin: Path, folder: Path) -> list[int]:
-    """The numbers of the operations with which a repack changes the disk."""
-    ops = RecordingOps()
-    repo = copied(origin, folder, ops)
+def repacked(repo: Repo) -> None:
     assert repack.execute(repo, repack.plan(repo)).steps > 1
-    return [at for at, (name, _) in enumerate(ops.calls, 1) if name in CHANGES]
 
 
 @pytest.mark.slow
@@ -75,7 +39,7 @@ def test_a_repack_may_stop_at_any_change(
     origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
 ) -> None:
     path, kept = origin
-    numbers = changes(path, tmp_path / "trace")
+    numbers = changes(path, tmp_path / "trace", repacked)
     assert len(numbers) > 30
     for at in numbers:
         ops = FaultyOps(Fault(at, raises, after=after))

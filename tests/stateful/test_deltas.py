@@ -10,9 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from cas.backend.files import FileOps
-from cas.backend.local import LocalBackend
-from cas.ids import Buffer, CommitId
+from cas.ids import CommitId
 from cas.objects.commit import BASE_MODEL, RESUMED_FROM, Parent
 from cas.repo import fsck, gc, gcplan, repack
 from cas.repo.layout import HOLDS
@@ -20,6 +18,7 @@ from cas.repo.repo import Repo
 from cas.store import writer
 from cas.store.packed import PackedStore
 from tests.support.builders import RunBuilder, read_tree, reopened, repository, set_ref
+from tests.support.crashing import Quick, Stopped, Stopping
 from tests.support.drift import drifting
 
 SIZE = 6000
@@ -38,45 +37,6 @@ def _as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 which = st.integers(0, 30)
-
-
-class Quick(FileOps):
-    """Nothing here is about power cuts."""
-
-    def fsync(self, fd: int) -> None:
-        pass
-
-    def fsync_dir(self, path: str) -> None:
-        pass
-
-
-class Stopped(BaseException):
-    """The process ends here."""
-
-
-class Stopping(LocalBackend):
-    """A backend whose process ends at the n-th change."""
-
-    def __init__(self, root: Path, left: int) -> None:
-        super().__init__(root, ops=Quick())
-        self.left = left
-
-    def put_new(self, key: str, data: Buffer) -> None:
-        self._count()
-        super().put_new(key, data)
-
-    def delete(self, key: str) -> None:
-        self._count()
-        super().delete(key)
-
-    def sync(self, prefix: str) -> None:
-        self._count()
-        super().sync(prefix)
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
 
 
 class DeltaMachine(RuleBasedStateMachine):

@@ -11,9 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from cas.backend.files import FileOps
-from cas.backend.local import LocalBackend
-from cas.ids import Buffer, CommitId
+from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
 from cas.repo import fsck, gc, prune
 from cas.repo.layout import HOLDS, MAIN
@@ -32,6 +30,7 @@ from tests.support.builders import (
     set_ref,
     write_files,
 )
+from tests.support.crashing import Quick, Stopped, Stopping
 
 # Few contents, so that what is written now was often stored, dropped or collected before.
 # Those of payloads are others than those of records, which history keeps alive for ever.
@@ -57,45 +56,6 @@ def filled(shape: Shape, blobs: Sequence[bytes]) -> Files:
         name: blobs[item] if isinstance(item, int) else filled(item, blobs)
         for name, item in shape.items()
     }
-
-
-class Stopped(BaseException):
-    """The process ends here."""
-
-
-class Quick(FileOps):
-    """Nothing here is about power cuts."""
-
-    def fsync(self, fd: int) -> None:
-        pass
-
-    def fsync_dir(self, path: str) -> None:
-        pass
-
-
-class Stopping(LocalBackend):
-    """A backend whose process ends at the n-th change."""
-
-    def __init__(self, root: Path, left: int) -> None:
-        super().__init__(root, ops=Quick())
-        self.left = left
-
-    def put_new(self, key: str, data: Buffer) -> None:
-        self._count()
-        super().put_new(key, data)
-
-    def delete(self, key: str) -> None:
-        self._count()
-        super().delete(key)
-
-    def sync(self, prefix: str) -> None:
-        self._count()
-        super().sync(prefix)
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
 
 
 class RepositoryMachine(RuleBasedStateMachine):

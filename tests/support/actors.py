@@ -16,7 +16,6 @@ from typing import Self
 
 from blake3 import blake3
 
-from cas.backend.files import FileOps
 from cas.errors import ConflictError, NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, DATASET, INPUT, PREVIOUS, Commit, Parent
@@ -25,6 +24,7 @@ from cas.repo.layout import DATASETS, HOLDS, MODELS, TAGS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from tests.support.builders import Clock, read_tree, reopened, write_files
+from tests.support.crashing import Quick
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (100, 3000, 20_000, 270_000, 530_000)  # in a metadata pack, in a data pack, cut
@@ -33,16 +33,6 @@ KEEP = f"{TAGS}keep-"
 DROP = f"{TAGS}drop-"
 READY = "ready"
 Numbers = Mapping[str, int]
-
-
-class Quick(FileOps):
-    """Nothing here is about power cuts."""
-
-    def fsync(self, fd: int) -> None:
-        pass
-
-    def fsync_dir(self, path: str) -> None:
-        pass
 
 
 def content(number: int) -> bytes:

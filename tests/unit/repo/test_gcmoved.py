@@ -13,7 +13,6 @@ from cas.repo.reach import mark
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 from cas.store.packed import PackedStore
-from tests.support.actors import Quick
 from tests.support.builders import (
     Files,
     commit_files,
@@ -23,6 +22,7 @@ from tests.support.builders import (
     repository,
     set_ref,
 )
+from tests.support.crashing import Quick
 
 DEAD: Files = {"a": noise(1, 300_000), "sub": {"b": noise(2, 5000)}, "cut": noise(3, 1_500_000)}
 OUTRUN = 10
