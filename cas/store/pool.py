@@ -9,9 +9,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 Job = Callable[[], T]
@@ -33,6 +35,7 @@ class Ordered(Generic[T]):
         self._room = room
         self._jobs: deque[tuple[Future[T], int]] = deque()
         self._held = 0
+        self._pid = os.getpid()
         self._error: BaseException | None = None
 
     def __bool__(self) -> bool:
@@ -62,7 +65,11 @@ class Ordered(Generic[T]):
         jobs = [job for job, _ in self._jobs]
         self._jobs.clear()
         self._held = 0
-        wait([job for job in jobs if not job.cancel()])
+        from concurrent.futures import wait
+
+        working = [job for job in jobs if not job.cancel()]
+        if os.getpid() == self._pid:  # in a forked child nobody is at work, and none ever ends
+            wait(working)
 
     def next(self) -> None:
         """Wait for the first job and take its result."""
@@ -134,6 +141,8 @@ def workers() -> int:
 
 
 def _start(job: Job[T], threads: "_Threads") -> "Future[T]":
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
     waiting = [job]
 
@@ -171,6 +180,8 @@ class _Threads:
         """Have a job run; RuntimeError where no thread starts, which says nothing of the job."""
         with self._lock:
             if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor
+
                 self._executor = ThreadPoolExecutor(self._most, self._name, initializer=_be_nice)
             self._executor.submit(job)
 

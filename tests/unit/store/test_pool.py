@@ -96,5 +96,19 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_a_forked_child_waits_for_nobody() -> None:
+    go = threading.Event()
+    queue: Ordered[bool] = Ordered(lambda _: None, 9 * BIG)
+    queue.put(go.wait, BIG)
+    child = os.fork()
+    if not child:
+        queue.drop()
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1]
+    go.set()
+    queue.settle()
+    assert ended == 0
+
+
 def test_there_are_as_many_threads_as_this_process_may_use_cores() -> None:
     assert 1 <= workers() <= (os.cpu_count() or 1)
