@@ -13,6 +13,7 @@ import argparse
 import json
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +23,7 @@ import zstandard
 
 from cas.codec import choose
 from cas.codec.base import codec_for, delta_for
+from cas.codec.bits import as_bytes
 from cas.codec.element import Element
 
 ROUNDS = 5
@@ -62,7 +64,8 @@ def generated() -> dict[str, Words]:
 
 def bfloat16(words: Words) -> Words:
     """Round float32 to the nearest bfloat16."""
-    return ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype("<u2")
+    rounded: Words = ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype("<u2")
+    return rounded
 
 
 def compared(name: str, words: Words, base: Words) -> None:
@@ -93,17 +96,13 @@ def row(name: str, words: Words, base: Words | None = None) -> None:
     encoding = decoding = 0.0
     tags: set[str] = set()
     for data, against in blocks(words, base):
-        seconds, made = best(lambda data=data, against=against: encoded(data, against, element))
+        seconds, made = best(partial(encoded, data, against, element))
         tag, body, delta = made
         target = memoryview(bytearray(len(data)))
-        if delta:
-            fill = lambda tag=tag, body=body, against=against, target=target: (  # noqa: E731
-                delta_for(tag).decode_into(body, against, target)
-            )
+        if delta and against is not None:
+            fill = partial(delta_for(tag).decode_into, body, against, target)
         else:
-            fill = lambda tag=tag, body=body, target=target: (  # noqa: E731
-                codec_for(tag).decode_into(body, target)
-            )
+            fill = partial(codec_for(tag).decode_into, body, target)
         encoding += seconds
         decoding += best(fill)[0]
         assert target == data, f"{name} did not come back"
@@ -125,8 +124,8 @@ def encoded(data: memoryview, base: memoryview | None, element: Element) -> tupl
 def blocks(words: Words, base: Words | None) -> Iterator[tuple[memoryview, memoryview | None]]:
     count = BLOCK // words.itemsize
     for start in range(0, words.size, count):
-        part = memoryview(words[start : start + count]).cast("B")
-        against = None if base is None else memoryview(base[start : start + count]).cast("B")
+        part = as_bytes(words[start : start + count].data).data
+        against = None if base is None else as_bytes(base[start : start + count].data).data
         yield part, against
 
 
@@ -159,8 +158,8 @@ def coders(words: Words) -> None:
     raw = plane.tobytes()
     for name, given in made.items():
         compressor = zstandard.ZstdCompressor(compression_params=given)
-        encoding, body = best(lambda compressor=compressor: compressor.compress(raw))
-        decoding, back = best(lambda body=body: zstandard.ZstdDecompressor().decompress(body))
+        encoding, body = best(partial(compressor.compress, raw))
+        decoding, back = best(partial(zstandard.ZstdDecompressor().decompress, body))
         assert back == raw
         print(
             f"  {name:34}{len(body) / len(raw):11.4f}  {len(raw) / encoding / 1e6:11.0f}"
@@ -211,7 +210,7 @@ def trained(wanted: set[int]) -> Iterator[tuple[int, dict[str, Words]]]:
         guess = head(layers(taken, mask=mask, is_causal=True))
         loss = nn.functional.cross_entropy(guess.reshape(-1, 256), lines[:, 1:].reshape(-1))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step - START in wanted:
             state = optimizer.state

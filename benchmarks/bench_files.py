@@ -33,8 +33,8 @@ def main(files: int = 10_000, rounds: int = 5) -> None:
     with TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as place:
         for number in range(rounds):
             folder = Path(place) / str(number)
-            for name, seconds in one_round(folder, files, number).items():
-                taken.setdefault(name, []).append(seconds)
+            for name, once in one_round(folder, files, number).items():
+                taken.setdefault(name, []).append(once)
             shutil.rmtree(folder)
     first = median(wall for wall, _ in taken["git, first"])
     for name, seconds in taken.items():
