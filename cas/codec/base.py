@@ -101,11 +101,6 @@ def delta_for(tag: int) -> DeltaCodec:
     raise _unknown(tag)
 
 
-def is_delta(tag: int) -> bool:
-    """Return whether bodies with this tag need a base."""
-    return tag in (CodecTag.DELTA, CodecTag.SPARSE_DELTA)
-
-
 def size_of(data: Buffer) -> int:
     """Return the number of bytes in `data`, also for a view whose items are wider than one."""
     return data.nbytes if isinstance(data, memoryview) else len(data)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cas.codec.base import CodecTag, size_of
-from cas.codec.compress import Zstd
+from cas.codec.compress import Zstd, gains
 from cas.codec.element import Element
 from cas.errors import InvalidInputError
 from cas.ids import Buffer
@@ -16,8 +16,6 @@ from cas.ids import Buffer
 MIN_SIZE: Final = 64
 SAMPLES: Final = 3
 SAMPLE_SIZE: Final = 16 << 10
-# A body must be this much smaller: less is not worth the time that every read would pay.
-MIN_GAIN: Final = 0.03
 
 _FAST: Final = Zstd(level=1)
 _THOROUGH: Final = Zstd(level=3)
@@ -62,11 +60,6 @@ def encode_delta(
     from cas.codec.numbers import encode_steps
 
     return encode_steps(data, base, element or Element(1), thorough=thorough)
-
-
-def gains(encoded: int, size: int) -> bool:
-    """Return whether a body is so much smaller that reading it may take longer."""
-    return encoded <= size * (1 - MIN_GAIN)
 
 
 def _coder(data: Buffer, size: int) -> Zstd | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zstandard import ZstdCompressor, ZstdDecompressor
 
 MAX_LEVEL: Final = 19
+# What is made smaller must be this much smaller: less is not worth the time of every read.
+MIN_GAIN: Final = 0.03
 MAX_WINDOW: Final = 8 << 20
 FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 EMPTY_FRAME: Final = b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"
@@ -97,6 +99,11 @@ class Zstd:
             target[:] = self.decode(body, size)
         else:
             _read_frame(memoryview(body).cast("B"), target)
+
+
+def gains(encoded: float, size: float) -> bool:
+    """Return whether bytes became so much smaller that reading them may take longer."""
+    return encoded <= size * (1 - MIN_GAIN)
 
 
 class _Contexts(threading.local):

@@ -12,10 +12,10 @@ import numpy as np
 from cas.codec import bits, delta, planes, sparse
 from cas.codec.base import CodecTag
 from cas.codec.bits import Bytes, Words, as_bytes
-from cas.codec.compress import Zstd
+from cas.codec.compress import Zstd, gains
 from cas.codec.element import Element
 from cas.codec.grouped import Groups
-from cas.codec.rows import MIN_GAIN, QUICK
+from cas.codec.rows import QUICK
 from cas.codec.steps import Form, all_steps
 from cas.ids import Buffer
 
@@ -63,7 +63,7 @@ def encode_numbers(data: Buffer, element: Element) -> tuple[CodecTag, Buffer]:
             tag, body = CodecTag.ZSTD, way.encode(raw.data)
         case planes.Plan():
             tag, body = CodecTag.PLANES, planes.encode(raw.data, way)
-    return (tag, body) if _gains(len(body), raw.size) else (CodecTag.RAW, data)
+    return (tag, body) if gains(len(body), raw.size) else (CodecTag.RAW, data)
 
 
 def encode_steps(
@@ -84,14 +84,14 @@ def encode_steps(
         steps, form = _ordered(steps, bits.as_words(base_sample, form.width), form, least)
     dense, thin = delta.plan(steps, form), sparse.plan(steps, form)
     full = choose(sample, element).share
-    if not _gains(min(dense.size, thin.size) / sample.size, full):
+    if not gains(min(dense.size, thin.size) / sample.size, full):
         return None
     body: Buffer
     if thin.size < dense.size * (1 - MIN_SPARSE_GAIN):
         tag, body = CodecTag.SPARSE_DELTA, sparse.encode(raw.data, base_raw.data, thin)
     else:
         tag, body = CodecTag.DELTA, delta.encode(raw.data, base_raw.data, dense)
-    return (tag, body) if _gains(len(body), raw.size * full) else None
+    return (tag, body) if gains(len(body), raw.size * full) else None
 
 
 def choose(sample: Bytes, element: Element) -> Choice:
@@ -110,7 +110,7 @@ def choose(sample: Bytes, element: Element) -> Choice:
             closer = planes.plan(sample, element, _THOROUGH)
             ways.append((closer.size, closer))
     best, way = min(ways, key=lambda made: made[0])
-    if not _gains(best, size):
+    if not gains(best, size):
         return Choice(None, 1)
     return Choice(way, best / size)
 
@@ -146,7 +146,3 @@ def _sample(raw: Bytes, windows: tuple[int, int]) -> Bytes:
         return raw
     starts = window_starts(raw.size, count, size)
     return np.concatenate([raw[start : start + size] for start in starts])
-
-
-def _gains(encoded: float, size: float) -> bool:
-    return encoded <= size * (1 - MIN_GAIN)

@@ -12,12 +12,10 @@ from typing import Final
 import numpy as np
 
 from cas.codec.bits import Bytes, as_bytes, scratch
-from cas.codec.compress import Zstd, check_frame
+from cas.codec.compress import Zstd, check_frame, gains
 from cas.errors import CorruptionError
 
 QUICK: Final = Zstd(level=1, entropy=True)
-# A row must be this much smaller: less is not worth the time that every read would pay.
-MIN_GAIN: Final = 0.03
 
 Coder = Zstd | None  # None: as it is
 
@@ -111,7 +109,7 @@ def coder_for(row: Bytes, coder: Zstd = QUICK) -> tuple[Coder, int]:
     """Return how to code a row like this one, and how long it then is."""
     if row.size:
         coded = len(coder.encode(row.data))
-        if coded <= row.size * (1 - MIN_GAIN):
+        if gains(coded, row.size):
             return coder, coded
     return None, row.size
 

@@ -18,7 +18,7 @@ from cas.codec.delta import Plan
 from cas.codec.element import Element
 from cas.codec.planes import plan_rows, split_sample
 from cas.codec.rows import RowWriter, coder_for, read_rows
-from cas.codec.steps import Form, StepReader, StepWriter, all_steps, check_sizes, words_of
+from cas.codec.steps import Form, StepReader, StepWriter, check_sizes, steps_of, words_of
 from cas.errors import CorruptionError
 from cas.ids import Buffer
 
@@ -34,10 +34,7 @@ class SparseDelta:
 
     def encode(self, data: Buffer, base: Buffer, element: Element) -> Buffer:
         """Return the body for these bytes; raise InvalidInputError for a base of another size."""
-        form = Form.of(element)
-        raw, base_raw = as_bytes(data), as_bytes(base)
-        check_sizes(raw.size, base_raw.size)
-        return encode(raw.data, base_raw.data, plan(all_steps(raw, base_raw, form), form))
+        return encode(data, base, plan(*steps_of(data, base, element)))
 
     def decode_into(self, body: Buffer, base: Buffer, target: memoryview) -> None:
         """Fill exactly `target`, as long as `base`, or raise CorruptionError."""

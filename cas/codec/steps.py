@@ -79,6 +79,13 @@ def all_steps(raw: Bytes, base: Bytes, form: Form) -> Words:
     return steps
 
 
+def steps_of(data: Buffer, base: Buffer, element: Element) -> tuple[Words, Form]:
+    """Return all steps of some numbers; raise InvalidInputError for a base of another size."""
+    form, raw, base_raw = Form.of(element), bits.as_bytes(data), bits.as_bytes(base)
+    check_sizes(raw.size, base_raw.size)
+    return all_steps(raw, base_raw, form), form
+
+
 class StepReader:
     """The steps of words against their base, block by block."""
 

@@ -25,10 +25,11 @@ from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
 from cas.repo.gcrecode import COPIES, ROOM, whole, whole_again, without
 from cas.repo.layout import INDEX, PACKS, SESSIONS
 from cas.repo.reach import mark
-from cas.repo.replace import ATTEMPTS, begun, lost, refused, swap, sweep
+from cas.repo.replace import refused, swap, sweep
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
 from cas.repo.session import Session, others
+from cas.repo.transaction import ATTEMPTS, begun, lost
 from cas.store.index import Place
 from cas.store.indexfile import IndexFile
 from cas.store.pack import PackClass, PackInfo

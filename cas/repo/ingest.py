@@ -141,7 +141,7 @@ class _Folder:
 
 
 class _Ingest:
-    """One walk over files, with one buffer for all of them."""
+    """One walk over files."""
 
     def __init__(
         self,

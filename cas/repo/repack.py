@@ -17,10 +17,11 @@ from cas.repo.forms import deltas
 from cas.repo.layout import SESSIONS
 from cas.repo.repackplan import RepackPlan, batches, decided
 from cas.repo.repackstep import Step
-from cas.repo.replace import ATTEMPTS, begun, lost, refused, swap, sweep
+from cas.repo.replace import refused, swap, sweep
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
 from cas.repo.session import Session
+from cas.repo.transaction import ATTEMPTS, begun, lost
 from cas.repo.tried import Tried
 from cas.store.pinned import PinnedStore
 from cas.store.writer import PACK_LIMIT

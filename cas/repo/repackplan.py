@@ -16,9 +16,10 @@ from cas.progress import SILENT, Progress
 from cas.repo.bases import Candidate, candidates
 from cas.repo.forms import Forms, Option
 from cas.repo.recode import as_delta
-from cas.repo.replace import ATTEMPTS, refused
+from cas.repo.replace import refused
 from cas.repo.repo import Repo
 from cas.repo.root import Root
+from cas.repo.transaction import ATTEMPTS
 from cas.repo.tried import Tried
 from cas.store.encoding import Record
 from cas.store.index import Place

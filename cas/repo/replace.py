@@ -8,7 +8,6 @@ Format: docs/format/ordering.md.
 
 import os
 from collections.abc import Iterable
-from typing import Final
 
 from cas.errors import CasError, ConflictError, OutcomeUnknownError, RefusedError
 from cas.progress import Progress
@@ -16,28 +15,8 @@ from cas.repo import root as roots
 from cas.repo.layout import PACKS, ROOTS
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
+from cas.repo.transaction import ATTEMPTS, begun
 from cas.store.pack import PackInfo
-from cas.store.writer import ObjectWriter
-
-ATTEMPTS: Final = 50
-
-
-def begun(repo: Repo, what: str) -> Operation:
-    """Return a new operation of this user."""
-    return Operation(os.urandom(16), repo.who, what, repo.clock())
-
-
-def lost(repo: Repo, base: Root, writer: ObjectWriter) -> list[bytes]:
-    """Return the writer's packs that `base` condemns or whose files are gone.
-
-    `base` was read before: a pack that is deleted later was condemned by a newer root.
-    """
-    condemned = {info.name for info in base.condemned}
-    return [
-        info.name
-        for info in writer.packs.values()
-        if info.name in condemned or repo.backend.size(info.key) != info.length
-    ]
 
 
 def swap(

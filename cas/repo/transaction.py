@@ -85,7 +85,7 @@ def transact(repo: Repo, what: str, build: Callable[[Transaction], T]) -> T:
     Raises ConflictError when others keep winning, ReadOnlyError and StorageFullError, and
     OutcomeUnknownError when a sync failed after the root was in place.
     """
-    operation = Operation(os.urandom(16), repo.who, what, repo.clock())
+    operation = begun(repo, what)
     name = operation.id.hex()
     with Session.open(repo.path / SESSIONS, name, what):
         writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
@@ -107,6 +107,24 @@ def _attempt(
         if _uninterrupted(partial(_publish, transaction, operation)):
             return result
     raise ConflictError("the repository")
+
+
+def begun(repo: Repo, what: str) -> Operation:
+    """Return a new operation of this user."""
+    return Operation(os.urandom(16), repo.who, what, repo.clock())
+
+
+def lost(repo: Repo, base: Root, writer: ObjectWriter) -> list[bytes]:
+    """Return the writer's packs that `base` condemns or whose files are gone.
+
+    `base` was read before: a pack that is deleted later was condemned by a newer root.
+    """
+    condemned = {info.name for info in base.condemned}
+    return [
+        info.name
+        for info in writer.packs.values()
+        if info.name in condemned or repo.backend.size(info.key) != info.length
+    ]
 
 
 def _publish(transaction: Transaction, operation: Operation) -> bool:
@@ -150,12 +168,7 @@ def _stands(repo: Repo, base: Root, writer: ObjectWriter) -> bool:
     Own packs are neither condemned nor swept, and hits lie in packs that `base` lists. The root is
     read before the files are looked for: a pack swept later was condemned in a newer root.
     """
-    condemned = {info.name for info in base.condemned}
-    gone = any(
-        info.name in condemned or repo.backend.size(info.key) != info.length
-        for info in writer.packs.values()
-    )
-    return not gone and _hits_stand(repo, base, writer)
+    return not lost(repo, base, writer) and _hits_stand(repo, base, writer)
 
 
 def _hits_stand(repo: Repo, base: Root, writer: ObjectWriter) -> bool:

@@ -33,10 +33,10 @@ from cas.objects.kind import Kind
 from cas.progress import SILENT, Progress
 from cas.repo.choice import segment
 from cas.repo.layout import HOLDS, PACKS
-from cas.repo.replace import ATTEMPTS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.tally import HEADER, Line, Part, Tally
+from cas.repo.transaction import ATTEMPTS
 from cas.store.pack import Row
 from cas.store.pinned import PinnedStore
 

@@ -205,7 +205,7 @@ class PackedStore:
     def _found(self, id: BlobId) -> tuple[Place, Recipe | None]:
         place, recipe = self.find(id), None
         if place is not None and place.row.codec == RECIPE:
-            _, recipe = self._open(Kind.BLOB, id)
+            _, recipe = self._open(Kind.BLOB, id, place=place)
             place = self.find(id)
         if place is None:
             raise self._nowhere(Kind.BLOB, id)

@@ -65,11 +65,8 @@ class Ordered(Generic[T]):
         jobs = [job for job, _ in self._jobs]
         self._jobs.clear()
         self._held = 0
-        from concurrent.futures import wait
-
-        working = [job for job in jobs if not job.cancel()]
-        if os.getpid() == self._pid:  # in a forked child nobody is at work, and none ever ends
-            wait(working)
+        for job in [job for job in jobs if not job.cancel()]:
+            _wait(job, self._pid)
 
     def next(self) -> None:
         """Wait for the first job and take its result."""
@@ -114,6 +111,7 @@ class Lane:
 
     def __init__(self) -> None:
         self._job: Future[object] | None = None
+        self._pid = os.getpid()
 
     def put(self, job: Job[object]) -> None:
         """Start a job once the last one is done; raise what that one raised, each time."""
@@ -129,7 +127,7 @@ class Lane:
     def drop(self) -> None:
         """Wait for the last job, whatever became of it."""
         if self._job is not None:
-            self._job.exception()
+            _wait(self._job, self._pid)
             self._job = None
 
 
@@ -138,6 +136,12 @@ def workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
     return min(MAX_WORKERS, os.cpu_count() or 1)
+
+
+def _wait(job: "Future[T]", pid: int) -> None:
+    """Wait for a job of this process, whatever becomes of it."""
+    if os.getpid() == pid:  # in a forked child nobody is at work, and none ever ends
+        job.exception()
 
 
 def _start(job: Job[T], threads: "_Threads") -> "Future[T]":

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import AmbiguousError, InvalidInputError, NotFoundError, UnsupportedError
 from cas.ids import BlobId, ManifestId
+from cas.objects.arrays import memory
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN
+from cas.objects.framework import Memory
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series
 from cas.objects.states import load_state
@@ -67,10 +69,9 @@ def read_tensor(rev: str, name: str = "", *, repo: Given = None) -> Any:
             "`cas cat --tensor` gives its bytes"
         )
 
-    def read(_: BlobId, nbytes: int) -> bytearray:
-        target = bytearray(nbytes)
-        with memoryview(target) as view:
-            found.fill(opened, view)
+    def read(_: BlobId, nbytes: int) -> Memory:
+        target = memory(nbytes)
+        found.fill(opened, memoryview(target))
         return target
 
     try:

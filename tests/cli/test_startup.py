@@ -12,7 +12,7 @@ from tests.support.builders import RunBuilder, noise
 HEAVY = {
     *("numpy", "torch", "pandas", "rich", "rich_click", "git", "matplotlib", "sqlite3", "asyncio"),
     *("zstandard", "pyfastcdc", "subprocess", "tempfile", "json", "shutil"),
-    "importlib.metadata",
+    *("importlib.metadata", "concurrent.futures"),
 }
 PROBE = """
 import sys

@@ -8,9 +8,10 @@ import tracemalloc
 import pytest
 import zstandard
 
-from cas.codec.base import CodecTag, codec_for, delta_for, is_delta
+from cas.codec.base import CodecTag, codec_for, delta_for
 from cas.codec.compress import DIRECT_SIZE, EMPTY_FRAME, MAX_WINDOW, Raw, Zstd
 from cas.errors import CorruptionError, InvalidInputError, UnsupportedError
+from cas.store.record import DELTAS
 from tests.support.noise import noise
 
 
@@ -25,10 +26,10 @@ def test_tags_are_those_of_the_format() -> None:
 def test_each_tag_has_its_codec() -> None:
     for tag in (CodecTag.RAW, CodecTag.ZSTD, CodecTag.PLANES):
         assert codec_for(tag).tag is tag
-        assert not is_delta(tag)
+        assert tag not in DELTAS
     for tag in (CodecTag.DELTA, CodecTag.SPARSE_DELTA):
         assert delta_for(tag).tag is tag
-        assert is_delta(tag)
+        assert tag in DELTAS
 
 
 @pytest.mark.parametrize("tag", [5, 127, 200])

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from cas.store.pool import AWAY, Ordered, ordered, workers
+from cas.store.pool import AWAY, Lane, Ordered, ordered, workers
 
 BIG = AWAY  # from this size on a job goes to a thread
 
@@ -100,13 +100,17 @@ def test_a_forked_child_waits_for_nobody() -> None:
     go = threading.Event()
     queue: Ordered[bool] = Ordered(lambda _: None, 9 * BIG)
     queue.put(go.wait, BIG)
+    lane = Lane()
+    lane.put(go.wait)
     child = os.fork()
     if not child:
         queue.drop()
+        lane.drop()
         os._exit(0)
     ended = os.waitpid(child, 0)[1]
     go.set()
     queue.settle()
+    lane.settle()
     assert ended == 0
 
 
