@@ -2,20 +2,17 @@
 
 import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cas.errors import CasError
-from cas.repo import fsck, gc
+from cas.repo import gc
 from cas.repo import root as roots
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.store.pack import PackInfo
 from cas.store.writer import ObjectWriter
 from tests.support.builders import (
-    Clock,
     RunBuilder,
     commit_files,
     noise,
@@ -23,8 +20,8 @@ from tests.support.builders import (
     repository,
     set_ref,
 )
-from tests.support.crashing import Contents, Quick, changes, contents, copied
-from tests.support.faulty import Crash, Fault, FaultyOps
+from tests.support.crashing import Contents, Quick, changes, check, contents, stops
+from tests.support.faulty import Crash
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +66,10 @@ def test_a_collection_may_stop_at_any_change(
     path, kept = origin
     numbers = changes(path, tmp_path / "trace", collect)
     assert len(numbers) > 20
-    for at in numbers:
-        ops = FaultyOps(Fault(at, raises, after=after))
-        repo = copied(path, tmp_path / "copy", ops)
-        with suppress(Crash, CasError):
-            gc.execute(repo, gc.plan(repo))
-        repo.backend.close()
-        check(repo.path, kept, f"stopped at {at}: {ops.happened}")
+    for left, said in stops(path, tmp_path / "copy", collect, numbers, raises, after=after):
+        check(left, kept, said, finish)
 
 
-def check(path: Path, kept: Contents, said: str) -> None:
-    repo = reopened(Repo.open(path, who="ada", clock=Clock()), Quick())
-    found = [finding for finding in fsck.check(repo, full=True) if finding.severity != fsck.INFO]
-    assert not found, said
-    assert contents(repo) == kept, said
+def finish(repo: Repo, said: str) -> None:
     gc.execute(repo, gc.plan(repo))
     assert gc.plan(repo).empty, said
-    assert [f for f in fsck.check(repo, full=True) if f.what != "stray-snapshot"] == [], said
-    assert contents(repo) == kept, said
-    assert len(list(repo.backend.scan("packs/"))) == len(repo.root.packs), said
-    repo.backend.close()

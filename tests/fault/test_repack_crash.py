@@ -1,18 +1,16 @@
 """A repack that stops anywhere leaves a whole repository; the next one finishes the work."""
 
 import errno
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cas.errors import CasError
-from cas.repo import fsck, gc, repack
+from cas.repo import gc, repack
 from cas.repo.repo import Repo
-from tests.support.builders import Clock, commit_files, noise, reopened, repository
-from tests.support.crashing import Contents, Quick, changes, contents, copied
+from tests.support.builders import commit_files, noise, reopened, repository
+from tests.support.crashing import Contents, Quick, changes, check, contents, stops
 from tests.support.drift import depths, drift_run
-from tests.support.faulty import Crash, Fault, FaultyOps
+from tests.support.faulty import Crash
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
     return repo.path, contents(repo)
 
 
-def repacked(repo: Repo) -> None:
+def do_repack(repo: Repo) -> None:
     assert repack.execute(repo, repack.plan(repo)).steps > 1
 
 
@@ -39,27 +37,14 @@ def test_a_repack_may_stop_at_any_change(
     origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
 ) -> None:
     path, kept = origin
-    numbers = changes(path, tmp_path / "trace", repacked)
+    numbers = changes(path, tmp_path / "trace", do_repack)
     assert len(numbers) > 30
-    for at in numbers:
-        ops = FaultyOps(Fault(at, raises, after=after))
-        repo = copied(path, tmp_path / "copy", ops)
-        with suppress(Crash, CasError):
-            repack.execute(repo, repack.plan(repo))
-        repo.backend.close()
-        check(repo.path, kept, f"stopped at {at}: {ops.happened}")
+    for left, said in stops(path, tmp_path / "copy", do_repack, numbers, raises, after=after):
+        check(left, kept, said, finish)
 
 
-def check(path: Path, kept: Contents, said: str) -> None:
-    repo = reopened(Repo.open(path, who="ada", clock=Clock()), Quick())
-    found = [finding for finding in fsck.check(repo, full=True) if finding.severity != fsck.INFO]
-    assert not found, said
-    assert contents(repo) == kept, said
+def finish(repo: Repo, said: str) -> None:
     repack.execute(repo, repack.plan(repo))
     assert repack.plan(repo).empty, said
     assert depths(repo) == [1, 1, 2], said
     gc.execute(repo, gc.plan(repo))
-    assert [f for f in fsck.check(repo, full=True) if f.what != "stray-snapshot"] == [], said
-    assert contents(repo) == kept, said
-    assert len(list(repo.backend.scan("packs/"))) == len(repo.root.packs), said
-    repo.backend.close()

@@ -17,8 +17,8 @@ from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.store import writer
 from cas.store.packed import PackedStore
-from tests.support.builders import RunBuilder, read_tree, reopened, repository, set_ref
-from tests.support.crashing import Quick, Stopped, Stopping
+from tests.support.builders import RunBuilder, read_tree, reopened, set_ref
+from tests.support.crashing import Stopped, Stopping, two_handles
 from tests.support.drift import drifting
 
 SIZE = 6000
@@ -45,10 +45,7 @@ class DeltaMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="cas-"))
-        made = repository(self.folder)
-        first = reopened(made, Quick())
-        made.backend.close()
-        self.handles = [first, reopened(first, Quick())]
+        self.handles = two_handles(self.folder)
         self.runs: dict[str, RunBuilder] = {}
         self.held: dict[CommitId, dict[str, bytes]] = {}
 

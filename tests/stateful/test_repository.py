@@ -26,11 +26,10 @@ from tests.support.builders import (
     noise,
     read_tree,
     reopened,
-    repository,
     set_ref,
     write_files,
 )
-from tests.support.crashing import Quick, Stopped, Stopping
+from tests.support.crashing import Stopped, Stopping, two_handles
 
 # Few contents, so that what is written now was often stored, dropped or collected before.
 # Those of payloads are others than those of records, which history keeps alive for ever.
@@ -64,10 +63,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="cas-"))
-        made = repository(self.folder)
-        first = reopened(made, Quick())
-        made.backend.close()
-        self.handles = [first, reopened(first, Quick())]
+        self.handles = two_handles(self.folder)
         self.refs: dict[str, CommitId] = {}
         self.held: set[CommitId] = set()
         self.records: dict[CommitId, object] = {}

@@ -22,6 +22,7 @@ from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.manifest import INLINE_LIMIT, Column, Series, SeriesRow, State, TensorRow
 from cas.objects.tree import Entry, EntryKind, build
+from cas.repo import fsck
 from cas.repo.layout import MAIN, RUNS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
@@ -264,3 +265,10 @@ def _entries(makers: Mapping[str, Callable[[bytes], Entry]]) -> list[Entry]:
 
 def _write(transaction: Transaction) -> Callable[[bytes], TreeId]:
     return transaction.writer.tree
+
+
+def whole(repo: Repo) -> bool:
+    """Whether fsck has nothing at all to say."""
+    found = list(fsck.check(reopened(repo), full=True))
+    assert not found, found
+    return True

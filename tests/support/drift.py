@@ -16,7 +16,7 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.index import Place
 from cas.store.pinned import PinnedStore
-from tests.support.builders import RunBuilder
+from tests.support.builders import RunBuilder, read_tree
 
 SIZE = 20_000
 
@@ -95,3 +95,10 @@ def places(repo: Repo) -> dict[bytes, Place]:
 def depths(repo: Repo) -> list[int]:
     """Return how deep the deltas are that everybody takes."""
     return sorted(place.row.depth for place in places(repo).values() if place.row.depth)
+
+
+def weights(repo: Repo, id: CommitId) -> object:
+    """Return what the state of a held checkpoint is made of."""
+    payload = repo.commit(id).payload
+    assert payload is not None
+    return read_tree(repo, payload)["state"]

@@ -12,7 +12,7 @@ from cas.codec.element import Element
 from cas.errors import BackendError, ConflictError, RefusedError
 from cas.ids import Buffer, CommitId, TreeId, blob_id
 from cas.objects.commit import Commit
-from cas.repo import fsck, gc, gcplan
+from cas.repo import gc, gcplan
 from cas.repo import root as roots
 from cas.repo.gcplan import GcPlan
 from cas.repo.layout import HOLDS, MAIN, SESSIONS
@@ -33,6 +33,7 @@ from tests.support.builders import (
     reopened,
     repository,
     set_ref,
+    whole,
     write_files,
 )
 
@@ -50,13 +51,6 @@ def collect(repo: Repo) -> GcPlan:
     assert done.kept_bytes == sum(info.length for info in repo.refresh().packs)
     assert whole(repo)
     return done
-
-
-def whole(repo: Repo) -> bool:
-    """Whether fsck has nothing at all to say."""
-    found = list(fsck.check(reopened(repo), full=True))
-    assert not found, found
-    return True
 
 
 def contents(repo: Repo, id: CommitId) -> object:

@@ -20,12 +20,11 @@ from tests.support.builders import (
     commit_files,
     noise,
     pack_files,
-    read_tree,
     reopened,
     repository,
     set_ref,
 )
-from tests.support.drift import commit_state, depths, drift_run, drifting, floats, places
+from tests.support.drift import commit_state, depths, drift_run, drifting, floats, places, weights
 
 BIG = 300_000  # in a data pack of its own
 
@@ -59,12 +58,6 @@ def drifted(repo: Repo, steps: int, *, by: int = 1, smallest: bool = False) -> l
     repack.execute(repo, repack.plan(repo, smallest=smallest))
     assert depths(repo)
     return ids
-
-
-def weights(repo: Repo, id: CommitId) -> object:
-    payload = repo.commit(id).payload
-    assert payload is not None
-    return read_tree(repo, payload)["state"]
 
 
 def data(step: int, by: int = 1) -> dict[str, bytes]:

@@ -11,10 +11,10 @@ from cas.backend.local import LocalBackend
 from cas.codec.base import CodecTag
 from cas.codec.element import Element
 from cas.errors import RefusedError
-from cas.ids import Buffer, CommitId, blob_id
+from cas.ids import Buffer, blob_id
 from cas.objects.commit import BASE_MODEL, Parent
 from cas.objects.kind import Kind
-from cas.repo import fsck, gc, repack, repackplan
+from cas.repo import gc, repack, repackplan
 from cas.repo.forms import Form, Option
 from cas.repo.layout import CACHE, HOLDS
 from cas.repo.recode import as_delta
@@ -30,12 +30,12 @@ from tests.support.builders import (
     commit_files,
     noise,
     pack_files,
-    read_tree,
     reopened,
     repository,
     set_ref,
+    whole,
 )
-from tests.support.drift import SIZE, depths, drift_run, drifting, places
+from tests.support.drift import SIZE, depths, drift_run, drifting, places, weights
 from tests.support.stores import Shelf
 
 
@@ -53,19 +53,6 @@ def repacked(repo: Repo, *, smallest: bool = False, max_extra: int | None = None
     assert (done.old_bytes, done.new_bytes) == (before, after)
     assert whole(repo)
     return done
-
-
-def whole(repo: Repo) -> bool:
-    """Whether fsck has nothing at all to say."""
-    found = list(fsck.check(reopened(repo), full=True))
-    assert not found, found
-    return True
-
-
-def weights(repo: Repo, id: CommitId) -> object:
-    payload = repo.commit(id).payload
-    assert payload is not None
-    return read_tree(repo, payload)["state"]
 
 
 def test_a_run_that_drifts_becomes_smaller_and_reads_back_equal(repo: Repo) -> None:
