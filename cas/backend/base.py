@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from cas.errors import InvalidInputError
 from cas.ids import Buffer
@@ -107,6 +107,14 @@ class Exists(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return the size of the value in bytes; None when there is no such key."""
+
+
+@runtime_checkable
+class Uncached(Protocol):
+    """A backend whose values can be read without a trace in a cache of the system."""
+
+    def uncached(self) -> Backend:
+        """Return the same backend for reading much once; nothing is written through it."""
 
 
 class Sweeps(Protocol):

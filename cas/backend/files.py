@@ -8,8 +8,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
@@ -27,9 +26,6 @@ PASSING: Final = TOO_MANY_OPEN | {
 }  # fmt: skip
 
 
-WRITE_OUT: Final = 2  # SYNC_FILE_RANGE_WRITE: start, do not wait, and leave errors to fsync
-
-
 class FileOps:
     """Thin methods over `os`; a fake overrides them."""
 
@@ -37,28 +33,48 @@ class FileOps:
         """Create the file for writing; FileExistsError when it is there."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
+    def open_shared(self, path: str, mode: int) -> int:
+        """Open the file for reading and writing, made when it is missing: a file to lock."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+
     def open_read(self, path: str) -> int:
         """Open the file for reading."""
         # Not to wait for ever where somebody put a pipe.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def open_direct(self, path: str) -> int:
+        """Open the file for reading past the page cache; OSError where that cannot be."""
+        if sys.platform != "linux":
+            raise OSError(errno.EINVAL, "not on this system")
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_DIRECT)
+
     def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
         """Append what one call takes of the buffers; return the number of bytes."""
         return os.writev(fd, buffers)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the open file to `size` bytes; the next write goes on there."""
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Return up to `length` bytes from `offset`."""
         return os.pread(fd, length, offset)
 
-    def write_out(self, fd: int, offset: int, length: int) -> None:
-        """Ask the system to begin now to bring these bytes to the disk, which spares a later wait.
+    def pread_into(self, fd: int, memory: memoryview, offset: int) -> int:
+        """Read into `memory` from `offset`; return how many bytes there were."""
+        return os.preadv(fd, [memory], offset)
 
-        Only a hint: what goes wrong is told by `fsync`.
-        """
-        if sys.platform == "linux":
-            call = _sync_file_range()
-            if call is not None:
-                call(fd, offset, length, WRITE_OUT)
+    def set_direct(self, fd: int, on: bool) -> bool:
+        """Let later writes pass the page cache by, or not any more; say whether that was taken."""
+        if sys.platform != "linux":
+            return False
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+        except OSError:
+            return False
+        return True
 
     def fsync(self, fd: int) -> None:
         """Make the file's bytes durable."""
@@ -75,6 +91,10 @@ class FileOps:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def lock(self, fd: int, how: int) -> None:
+        """Lock the open file as `flock` does; the lock goes with the last handle of it."""
+        fcntl.flock(fd, how)
 
     def close(self, fd: int) -> None:
         """Close the file; whatever is raised, it is closed."""
@@ -120,6 +140,9 @@ class FileOps:
         """Return the entries of the folder, in no order."""
         with os.scandir(path) as entries:
             return list(entries)
+
+
+OPS: Final = FileOps()
 
 
 def write_fully(ops: FileOps, fd: int, buffers: Sequence[Buffer]) -> int:
@@ -184,15 +207,3 @@ def _other(message: str, error: OSError) -> BackendError:
 def _reason(error: OSError) -> str:
     text = error.strerror or str(error) or "unknown error"
     return text[:1].lower() + text[1:]
-
-
-@cache
-def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
-    from ctypes import CDLL, c_int, c_int64, c_uint
-
-    try:
-        call = CDLL(None).sync_file_range
-    except (OSError, AttributeError):
-        return None
-    call.argtypes, call.restype = [c_int, c_int64, c_int64, c_uint], c_int
-    return call

@@ -23,10 +23,11 @@ from cas.backend.base import (
     check_key,
     check_prefix,
 )
-from cas.backend.files import ABSENT, FileOps, read_fully, while_reading, while_writing
+from cas.backend.files import ABSENT, OPS, FileOps, read_fully, while_reading, while_writing
 from cas.backend.folders import Folders, make_path
 from cas.backend.handles import Handle, Handles
 from cas.backend.sink import FileSink
+from cas.backend.stage import DirectReads
 from cas.errors import (
     CasError,
     ConflictError,
@@ -41,7 +42,6 @@ TEMPORARY: Final = "tmp"
 HINTS: Final = "hints"
 MAX_HINT_BYTES: Final = 64 << 10
 DAY: Final = timedelta(days=1)
-OPS: Final = FileOps()
 # What link(2) says where it cannot work at all.
 NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
@@ -170,6 +170,10 @@ class LocalBackend:
                     self._ops.unlink(entry.path)
                     swept += 1
         return swept
+
+    def uncached(self) -> "LocalBackend":
+        """Return the same backend for reading much once, which leaves the page cache as it is."""
+        return LocalBackend(self.root, ops=DirectReads(self._ops))
 
     def close(self) -> None:
         """Close the files that are held open for reading; the backend stays usable."""

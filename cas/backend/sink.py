@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 from cas.backend.files import FileOps, while_writing, write_fully
+from cas.backend.stage import DirectFile, Stage
 from cas.errors import InvalidInputError
 from cas.ids import Buffer
 
-WRITE_OUT_EVERY: Final = 4 * 1024 * 1024
+DIRECT_FROM: Final = 1024 * 1024  # a small file is soon read again
 
 
 class FileSink:
@@ -29,17 +30,14 @@ class FileSink:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._written = 0
-        self._on_its_way = 0
+        self._stage: Stage | None = None
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Append these buffers, in order."""
         with self._alone():
             fd = self._open()
             try:
-                self._written += write_fully(self._ops, fd, buffers)
-                if self._written - self._on_its_way >= WRITE_OUT_EVERY:
-                    self._ops.write_out(fd, self._on_its_way, self._written - self._on_its_way)
-                    self._on_its_way = self._written
+                self._append(fd, buffers)
             except BaseException as error:
                 self.discard()
                 self._raise(error)
@@ -49,6 +47,7 @@ class FileSink:
         with self._alone():
             fd = self._open()
             try:
+                self._flush()
                 self._ops.fsync(fd)
             except BaseException as error:
                 self.discard()
@@ -58,7 +57,13 @@ class FileSink:
     def close(self) -> None:
         """Close the file without a sync; for what may be lost."""
         with self._alone():
-            fd, self._fd = self._open(), None
+            fd = self._open()
+            try:
+                self._flush()
+            except BaseException as error:
+                self.discard()
+                self._raise(error)
+            self._fd = None
             try:
                 # Over NFS this is where a full disk is told.
                 self._ops.close(fd)
@@ -76,6 +81,18 @@ class FileSink:
                 self._ops.close(fd)
             if os.getpid() == self._pid:  # in a forked child the file is still the parent's
                 self._remove()
+
+    def _append(self, fd: int, buffers: Sequence[Buffer]) -> None:
+        if self._stage is None and self._written >= DIRECT_FROM:
+            self._stage = Stage(DirectFile(self._ops, fd, waits=True), self._written)
+        if self._stage is not None:
+            self._written += sum(map(self._stage.add, buffers))
+        else:
+            self._written += write_fully(self._ops, fd, buffers)
+
+    def _flush(self) -> None:
+        if self._stage is not None:
+            self._stage.flush()
 
     def _alone(self) -> AbstractContextManager[object]:
         # In a forked child nobody lives on who would let go of the lock.

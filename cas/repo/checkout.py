@@ -9,7 +9,7 @@ Format: docs/format/checkout.md.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,14 @@ from cas.errors import CorruptionError, InvalidInputError, NotFoundError, Refuse
 from cas.ids import BlobId, TreeId
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
+from cas.repo.filewriter import FileWriter
 from cas.repo.folder import Folder, write_at
 from cas.repo.names import MAX_NESTING, refusal, shown
 from cas.repo.repo import Repo
 
 MAX_ENTRIES: Final = 20_000_000  # a few nodes can name more files than any disk holds
 NAMED_IN_MESSAGE: Final = 3
+LARGE: Final = 1024 * 1024  # from here on files are read and written past the page cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class _Checkout:
 
     def __init__(self, repo: Repo, planned: CheckoutPlan, force: bool, progress: Progress) -> None:
         self._repo = repo
+        self._bulk = repo.store.for_bulk()
         self._equal = planned.equal
         self._conflicts = frozenset(planned.conflicts)
         self._modes = frozenset(planned.modes) if force else frozenset()
@@ -229,13 +232,28 @@ class _Checkout:
 
     def _fill_file(self, path: bytes, entry: Entry, fd: int) -> None:
         size = 0
-        for count in self._repo.store.scatter(BlobId(entry.id), partial(write_at, fd)):
+        for count in self._filled(BlobId(entry.id), entry.size, fd):
             size += count
             self._progress.advance(count)
         if size != entry.size:
             raise CorruptionError(
                 f"{shown(path)} has {size} bytes where its tree says {entry.size}: run fsck"
             )
+
+    def _filled(self, id: BlobId, size: int, fd: int) -> Iterator[int]:
+        """Write a blob to a file; yield how many bytes are done since the last time."""
+        if size < LARGE:
+            at = 0
+            for piece in self._repo.store.pieces(id):
+                write_at(fd, piece, at)
+                at += len(piece)
+            yield at
+            return
+        with FileWriter(fd) as file:
+            for count in self._bulk.pour(id, file.room):
+                file.filled(count)
+                yield count
+            file.finish()
 
 
 def _top(repo: Repo, what: Entry | TreeId) -> Iterable[Entry]:

@@ -9,11 +9,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cas.backend.base import Backend
+from cas.backend.base import Backend, Uncached
 from cas.codec.base import codec_for, delta_for
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import (
@@ -24,7 +25,7 @@ from cas.ids import (
 from cas.objects.kind import ID_OF, Kind
 from cas.store.index import Index, Place, Segments
 from cas.store.pack import PackInfo
-from cas.store.pool import Job, Ordered, ordered
+from cas.store.pool import Ordered, ordered
 from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
 
@@ -98,6 +99,15 @@ class PackedStore:
             place = self.locate(id)
         return place
 
+    def for_bulk(self) -> "PackedStore":
+        """Return this store as one that reads much once; the two share what they know."""
+        if not isinstance(self._backend, Uncached):
+            return self
+        other = copy(self)
+        other._backend = self._backend.uncached()
+        _everyone.add(other)
+        return other
+
     def read(self, kind: Kind, id: ObjectId) -> bytes:
         """Return an object's bytes; raise NotFoundError or CorruptionError."""
         if kind is Kind.BLOB:
@@ -120,19 +130,16 @@ class PackedStore:
         parts = self._spread(id, None, start, stop, MAX_LEVELS)
         return ordered(((partial(self._part, part), part.size) for part in parts), ROOM)
 
-    def scatter(self, id: BlobId, put: Callable[[Buffer, int], None]) -> Iterator[int]:
-        """Give each piece of a blob, and its offset, to `put`: on any thread, in no order.
+    def pour(self, id: BlobId, room: Callable[[int], memoryview]) -> Iterator[int]:
+        """Put a blob's pieces where `room` says, which is asked for each in order.
 
-        Yields how many bytes are done since the last time. Nothing calls `put` after that ends.
+        Yields the size of each piece in order, once it is there. Nothing is written any more when
+        this ends.
         """
-
-        def jobs() -> Iterator[tuple[Job[int], int]]:
-            at = 0
-            for part in self._spread(id, None, 0, None, MAX_LEVELS):
-                yield partial(self._put, part, at, put), part.size
-                at += part.size
-
-        return ordered(jobs(), ROOM)
+        parts = self._spread(id, None, 0, None, MAX_LEVELS)
+        return ordered(
+            ((partial(self._fill, part, room(part.size)), part.size) for part in parts), ROOM
+        )
 
     def fill(self, id: BlobId, target: memoryview) -> None:
         """Write a blob's bytes into `target`, which has exactly its size."""
@@ -140,7 +147,7 @@ class PackedStore:
 
     def fill_all(self, wanted: Iterable[tuple[BlobId, memoryview]]) -> None:
         """Write blobs into targets of exactly their sizes, on all cores."""
-        queue: Ordered[None] = Ordered(lambda _: None, ROOM)
+        queue: Ordered[int] = Ordered(lambda _: None, ROOM)
         try:
             for id, target in wanted:
                 at = 0
@@ -217,14 +224,11 @@ class PackedStore:
             return data
         return memoryview(data)[part.start : part.stop]
 
-    def _put(self, part: "_Part", offset: int, put: Callable[[Buffer, int], None]) -> int:
-        put(self._part(part), offset)
-        return part.size
-
-    def _fill(self, part: "_Part", target: memoryview) -> None:
+    def _fill(self, part: "_Part", target: memoryview) -> int:
         data = self._joined(Kind.BLOB, part.id, target, place=part.place)
         if data is not target:
             target[:] = data
+        return len(target)
 
     def _joined(
         self,

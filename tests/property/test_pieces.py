@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from cas.codec.chunker import FASTCDC_MIN, ContentDefined, Fixed
 from cas.codec.element import Element
-from cas.ids import Buffer
 from cas.store.pieces import cut
 from tests.support.noise import noise
 from tests.support.stores import Shelf
@@ -49,10 +48,11 @@ def test_a_slice_is_that_of_the_whole(
     shelf.publish(writer)
     found = b"".join(shelf.store.slice(id, start, start + length))
     assert found == STREAM[:size][start : start + length]
-    target = bytearray(size)
+    given_out: list[bytearray] = []
 
-    def put(data: Buffer, offset: int) -> None:
-        target[offset : offset + len(data)] = data
+    def room(length: int) -> memoryview:
+        given_out.append(bytearray(length))
+        return memoryview(given_out[-1])
 
-    assert sum(shelf.store.scatter(id, put)) == size
-    assert target == STREAM[:size]
+    assert list(shelf.store.pour(id, room)) == [len(part) for part in given_out]
+    assert b"".join(given_out) == STREAM[:size]
