@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit check bench clean
+.PHONY: demo test unit check bench torture clean
 
 demo: .venv/ready
 	$(BIN)/python docs/examples/demo.py
@@ -17,6 +17,16 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The long form of every test that has one, hours long; docs/reliability.md says what each does and
+# last showed. TORTURE=0.1 does a tenth, TORTURE_ARGS picks tests.
+TORTURE ?= 1
+TORTURE_ARGS ?= tests
+torture: .venv/ready
+	mkdir -p build && rm -f build/torture.txt
+	CAS_TORTURE=$(TORTURE) CAS_TORTURE_RESULTS=$(CURDIR)/build/torture.txt \
+		$(BIN)/pytest -n auto -m torture --timeout 0 $(TORTURE_ARGS)
+	cat build/torture.txt
 
 # All workloads at full size, peers installed where they can be; docs/performance.md explains it.
 BENCH ?= --scale full --repeat 5

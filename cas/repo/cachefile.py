@@ -10,8 +10,12 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from cas.backend.files import OPS, FileOps
+from cas.backend.folders import Folders
+from cas.backend.wholefile import open_adopted
+from cas.errors import CasError
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -24,10 +28,14 @@ WAIT: Final = 0.2  # seconds for another process that is writing
 
 
 class CacheFile:
-    """Values by key in one SQLite file, which is opened when it is first asked for."""
+    """Values by key in one SQLite file, which is opened when it is first asked for.
 
-    def __init__(self, path: Path) -> None:
+    SQLite writes it by itself, past the layer of file operations: nothing in it need last.
+    """
+
+    def __init__(self, path: Path, *, ops: FileOps = OPS) -> None:
         self._path = path
+        self._ops = ops
         self._connection: Connection | None = None
         self._given_up = False
 
@@ -63,22 +71,22 @@ class CacheFile:
             self._given_up = True
             return None
         try:
-            self._connection = self._connection or _opened(self._path)
+            self._connection = self._connection or _opened(self._path, self._ops)
             return work(self._connection)
-        except (Error, OSError) as error:
+        except (Error, OSError, CasError) as error:
             self._given_up = True
             self.close()
             # Locked, full or read-only are operational errors; the others mean damage.
-            if not isinstance(error, OSError | OperationalError):
-                _remove(self._path)
+            if not isinstance(error, OSError | OperationalError | CasError):
+                _remove(self._path, self._ops)
             return None
 
 
-def _opened(path: Path) -> "Connection":
+def _opened(path: Path, ops: FileOps) -> "Connection":
     """Open the file, made anew where it is missing, too large or of another version."""
     import sqlite3
 
-    _prepare(path)
+    _prepare(path, ops)
     connection = sqlite3.connect(path, timeout=WAIT)
     try:
         connection.execute("PRAGMA synchronous = OFF")
@@ -93,30 +101,18 @@ def _opened(path: Path) -> "Connection":
     return connection
 
 
-def _prepare(path: Path) -> None:
+def _prepare(path: Path, ops: FileOps) -> None:
     """Make the file with the rights of the repository's folder, as SQLite would not."""
     with suppress(FileNotFoundError):
         if path.stat().st_size <= MAX_BYTES:
             return
-        _remove(path)
-    above = path.parent.parent.stat()
-    mode = S_IMODE(above.st_mode)
+        _remove(path, ops)
+    folders = Folders(os.fspath(path.parent.parent), ops)
     with suppress(FileExistsError):
-        path.parent.mkdir(0o700)
-        _adopt(path.parent, mode, above.st_gid)
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        _adopt(path, 0o600 | mode & 0o066, above.st_gid)
+        ops.close(open_adopted(folders, ops, os.fspath(path)))
 
 
-def _adopt(path: Path, mode: int, group: int) -> None:
-    with suppress(OSError):
-        os.chown(path, -1, group)
-    with suppress(OSError):
-        path.chmod(mode)
-
-
-def _remove(path: Path) -> None:
+def _remove(path: Path, ops: FileOps) -> None:
     for name in (path, path.with_name(f"{path.name}-journal")):
         with suppress(OSError):
-            name.unlink()
+            ops.unlink(os.fspath(name))

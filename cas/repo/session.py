@@ -1,47 +1,63 @@
 """Sessions: who is writing right now, so that gc does not undo their work under their hands.
 
 A session is a file under an OS lock. It only spares work: whether a pack may go is decided by the
-root alone. A session whose lock is free belonged to a process that is gone.
+root alone. A session whose lock is free belonged to a process that is gone. Where the file system
+has no locks, every session counts as a live one.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from cas.errors import ReadOnlyError, StorageFullError
+from cas.backend.files import ABSENT, OPS, FileOps, while_writing, write_fully
+from cas.backend.folders import Folders
+from cas.errors import ReadOnlyError
+
+MAX_TOLD: Final = 200
+# What a file system without locks says.
+LOCKLESS: Final = frozenset(
+    {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+)
 
 
 class Session:
     """One writer's session, open until closed or until its process ends."""
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: str, fd: int, ops: FileOps) -> None:
         self._path = path
         self._fd = fd
+        self._ops = ops
 
     @classmethod
-    def open(cls, folder: Path, name: str, what: str) -> Self:
-        """Begin a session; raise ReadOnlyError where nothing can be written."""
-        path = folder / name
+    def open(cls, folder: Path, name: str, what: str, *, ops: FileOps = OPS) -> Self:
+        """Begin a session; raise ReadOnlyError, StorageFullError or another BackendError."""
+        path = os.fspath(folder / name)
+        told = f"{what} by process {os.getpid()} on {os.uname().nodename}\n"
         try:
-            folder.mkdir(exist_ok=True)
-            fd = _locked(path)
-            os.write(fd, f"{what} by process {os.getpid()} on {os.uname().nodename}\n".encode())
-        except PermissionError as error:
-            reason = f"{error.strerror}: ask its owner for write permission"
-            raise ReadOnlyError(f"cannot write to {folder.parent}: {reason}") from error
+            session = cls(path, _locked(Folders(os.fspath(folder.parent), ops), ops, path), ops)
+            try:
+                write_fully(ops, session._fd, [told.encode()])
+            except BaseException:
+                session.close()
+                raise
+        except NotADirectoryError as error:
+            raise ReadOnlyError(f"cannot write to {folder}: it is not a folder") from error
         except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFullError(f"no space left in {folder.parent}: free some") from error
-            raise ReadOnlyError(f"cannot write to {folder.parent}: {error.strerror}") from error
-        return cls(path, fd)
+            raise while_writing(error, path) from error
+        return session
 
     def close(self) -> None:
-        """End the session."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._fd)
+        """End the session. Never fails: by now the work is done, or failed for a better reason."""
+        try:
+            with suppress(OSError):  # a file that stays is not locked any more
+                self._ops.unlink(self._path)
+        finally:
+            with suppress(OSError):
+                self._ops.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -50,38 +66,69 @@ class Session:
         self.close()
 
 
-def others(folder: Path, own: str) -> Iterator[str]:
+def others(folder: Path, own: str, *, ops: FileOps = OPS) -> Iterator[str]:
     """Yield what each live session but `own` says of itself; remove those of ended processes."""
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if path.name == own:
+    try:
+        names = sorted(entry.name for entry in ops.scandir(os.fspath(folder)))
+    except OSError as error:
+        if error.errno in ABSENT:
+            return
+        raise while_writing(error, os.fspath(folder)) from error
+    for name in names:
+        if name == own:
             continue
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield os.read(fd, 200).decode("utf-8", "replace").strip() or path.name
-        else:
-            with suppress(OSError):  # a reading command may look, where nothing can be written
-                path.unlink()
-        finally:
-            os.close(fd)
+        told = _told(ops, os.fspath(folder / name))
+        if told is not None:
+            yield told or name
 
 
-def _locked(path: Path) -> int:
+def _told(ops: FileOps, path: str) -> str | None:
+    """Return what a live session says of itself; remove the file of one that is over."""
+    try:
+        fd = ops.open_read(path)
+    except OSError:
+        return None  # it has just ended
+    try:
+        # Shared, which needs no right to write; two that look at once do not see each other.
+        ops.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        try:
+            return ops.pread(fd, MAX_TOLD, 0).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+    else:
+        with suppress(OSError):  # a reading command may look, where nothing can be written
+            ops.unlink(path)
+        return None
+    finally:
+        with suppress(OSError):
+            ops.close(fd)
+
+
+def _locked(folders: Folders, ops: FileOps, path: str) -> int:
     """Create the file and lock it; `others` may hold the lock for a moment and remove the file."""
+    mode = folders.access().file_mode
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
+            fd = ops.open_shared(path, mode)
+        except FileNotFoundError:
+            folders.make(os.path.dirname(path))
+            fd = ops.open_shared(path, mode)
+        try:
+            folders.adopt(fd, mode)
+            _lock(ops, fd)
+            if ops.fstat(fd).st_nlink:
                 return fd
         except BaseException:
-            os.close(fd)
+            with suppress(OSError):
+                ops.close(fd)
             raise
-        os.close(fd)
+        ops.close(fd)
 
 
-_FULL = {28, 122}  # ENOSPC, EDQUOT
+def _lock(ops: FileOps, fd: int) -> None:
+    try:
+        ops.lock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise

@@ -22,6 +22,7 @@ from cas.ids import ObjectId, TreeId, digest
 from cas.objects.tree import TreeSummary
 from cas.repo.cachefile import CacheFile
 from cas.repo.layout import CACHE
+from cas.repo.place import LOCAL
 from cas.repo.repo import Repo
 
 Rows = bytes | bytearray
@@ -43,9 +44,6 @@ TICK: Final = 20_000_000  # on a local file system, whose stamps are those of th
 COARSE: Final = 2_000_000_000  # where stamps are whole milliseconds or coarser
 SETTLED: Final = 60_000_000_000  # by another machine's clock, or if it may be mapped for writing
 MAPPED: Final = 512 * 1024  # from this size on
-LOCAL: Final = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "tmpfs", "overlay"}
-)
 COARSE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE, by which Linux stamps files
 
 
@@ -103,9 +101,12 @@ class Known:
 
 
 def each(rows: Rows, at: int = 0) -> Iterator[bytes]:
-    """Yield the rows that stand one behind the other from `at` on."""
+    """Yield the rows that stand one behind the other from `at` on; or CorruptionError."""
     while at < len(rows):
-        end = rows.index(0, at) + 1 + ROW.size
+        zero = rows.find(0, at)
+        if zero < 0:
+            raise CorruptionError("a value of the stat cache is damaged")
+        end = zero + 1 + ROW.size
         yield bytes(rows[at:end])
         at = end
 

@@ -3,18 +3,37 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cas.backend.base import Backend, KeyInfo, Sink, Span
-from cas.backend.files import FileOps
+from cas.backend.files import OPS, FileOps
 from cas.ids import Buffer
 
 T = TypeVar("T")
 # The operations that change the disk.
-CHANGES = frozenset(
-    {"open_new", "write", "fsync", "fsync_dir", "link", "rename", "unlink", "mkdir", "rmdir"}
-)
+NAMES = frozenset({"open_new", "open_shared", "link", "rename", "unlink", "mkdir", "rmdir"})
+CHANGES = NAMES | {"write", "truncate", "fsync", "fsync_dir"}
+HINTS = frozenset({"write_out", "set_direct"})  # whose failure is none
+
+
+def operations() -> frozenset[str]:
+    """Return the names of all file operations but hints."""
+    return frozenset(name for name in vars(FileOps) if not name.startswith("_")) - HINTS
+
+
+@contextmanager
+def everywhere(ops: FileOps) -> Iterator[None]:
+    """Let all that is opened without file operations of its own use these, as programs do."""
+    names = [name for name in vars(FileOps) if not name.startswith("_")]
+    for name in names:
+        setattr(OPS, name, getattr(ops, name))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(OPS, name)
 
 
 class Crash(BaseException):
@@ -26,35 +45,60 @@ class WatchedOps(FileOps):
 
     def __init__(self) -> None:
         self.paths: dict[int, str] = {}
+        self.opened: dict[int, str] = {}
 
     def watch(self, operation: str, path: str, run: Callable[[], T]) -> T:
         return run()
 
     def open_new(self, path: str, mode: int) -> int:
         fd = self.watch("open_new", path, lambda: FileOps.open_new(self, path, mode))
-        self.paths[fd] = path
+        self.paths[fd] = self.opened[fd] = path
         return fd
 
     def open_read(self, path: str) -> int:
         fd = self.watch("open_read", path, lambda: FileOps.open_read(self, path))
-        self.paths[fd] = path
+        self.paths[fd] = self.opened[fd] = path
         return fd
 
     def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
-        return self.watch("write", self.paths[fd], lambda: FileOps.write(self, fd, buffers))
+        return self.watch("write", self._named(fd), lambda: FileOps.write(self, fd, buffers))
+
+    def open_shared(self, path: str, mode: int) -> int:
+        fd = self.watch("open_shared", path, lambda: FileOps.open_shared(self, path, mode))
+        self.paths[fd] = self.opened[fd] = path
+        return fd
+
+    def open_direct(self, path: str) -> int:
+        fd = self.watch("open_direct", path, lambda: FileOps.open_direct(self, path))
+        self.paths[fd] = self.opened[fd] = path
+        return fd
+
+    def pread_into(self, fd: int, memory: memoryview, offset: int) -> int:
+        path = self._named(fd)
+        return self.watch("pread_into", path, lambda: FileOps.pread_into(self, fd, memory, offset))
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.watch("truncate", self._named(fd), lambda: FileOps.truncate(self, fd, size))
+
+    def lock(self, fd: int, how: int) -> None:
+        self.watch("lock", self._named(fd), lambda: FileOps.lock(self, fd, how))
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        path = self.paths[fd]
+        path = self._named(fd)
         return self.watch("pread", path, lambda: FileOps.pread(self, fd, length, offset))
 
     def fsync(self, fd: int) -> None:
-        self.watch("fsync", self.paths[fd], lambda: FileOps.fsync(self, fd))
+        self.watch("fsync", self._named(fd), lambda: FileOps.fsync(self, fd))
 
     def fsync_dir(self, path: str) -> None:
         self.watch("fsync_dir", path, lambda: FileOps.fsync_dir(self, path))
 
     def close(self, fd: int) -> None:
-        self.watch("close", self.paths[fd], lambda: FileOps.close(self, fd))
+        def run() -> None:
+            self.opened.pop(fd, None)  # before another thread may get its number
+            FileOps.close(self, fd)
+
+        self.watch("close", self._named(fd), run)
 
     def link(self, source: str, target: str) -> None:
         self.watch("link", target, lambda: FileOps.link(self, source, target))
@@ -81,13 +125,16 @@ class WatchedOps(FileOps):
         return self.watch("stat", path, lambda: FileOps.stat(self, path))
 
     def fstat(self, fd: int) -> os.stat_result:
-        return self.watch("fstat", self.paths[fd], lambda: FileOps.fstat(self, fd))
+        return self.watch("fstat", self._named(fd), lambda: FileOps.fstat(self, fd))
 
     def scandir(self, path: str) -> list["os.DirEntry[str]"]:
         return self.watch("scandir", path, lambda: FileOps.scandir(self, path))
 
     def _named(self, target: int | str) -> str:
-        return target if isinstance(target, str) else self.paths[target]
+        if isinstance(target, str):
+            return target
+        # Somebody may let go of what was opened before these file operations took over.
+        return self.paths.get(target) or "opened before"
 
 
 class RecordingOps(WatchedOps):
@@ -106,17 +153,22 @@ class RecordingOps(WatchedOps):
         return sum(1 for name, _ in self.calls if not operations or name in operations)
 
 
+SHORT = "short"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What goes wrong: the `at`-th call (from 1) of `operation`, of any when that is None.
 
-    `raises` is an errno or a Crash; with `after`, the operation is done first and fails then.
+    `raises` is an errno, a Crash, or SHORT for a read or write of half of what was asked for; with
+    `after`, the operation is done first and fails then; with `onwards`, so does every later one.
     """
 
     at: int
-    raises: int | type[Crash]
+    raises: "int | type[Crash] | str"
     operation: str | None = None
     after: bool = False
+    onwards: bool = False
 
 
 class FaultyOps(RecordingOps):
@@ -128,12 +180,34 @@ class FaultyOps(RecordingOps):
         self.max_write = max_write
         self.happened: list[tuple[str, str]] = []
         self._dead = False
+        self._short = False
         self._seen: Counter[str | None] = Counter()
 
     def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
         if self.max_write is not None:
             buffers = [memoryview(buffers[0])[: self.max_write]]
-        return super().write(fd, buffers)
+
+        def run() -> int:
+            if self._short:
+                first = memoryview(buffers[0]).cast("B")
+                return FileOps.write(self, fd, [first[: max(1, len(first) // 2)]])
+            return FileOps.write(self, fd, buffers)
+
+        return self.watch("write", self._named(fd), run)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        def run() -> bytes:
+            some = max(1, length // 2) if self._short else length
+            return FileOps.pread(self, fd, some, offset)
+
+        return self.watch("pread", self._named(fd), run)
+
+    def pread_into(self, fd: int, memory: memoryview, offset: int) -> int:
+        def run() -> int:
+            some = memory[: max(1, len(memory) // 2)] if self._short else memory
+            return FileOps.pread_into(self, fd, some, offset)
+
+        return self.watch("pread_into", self._named(fd), run)
 
     def watch(self, operation: str, path: str, run: Callable[[], T]) -> T:
         if self._dead:
@@ -146,16 +220,29 @@ class FaultyOps(RecordingOps):
         if fault is None:
             return run()
         self.happened.append((operation, path))
+        if fault.raises == SHORT:
+            return self._shortly(run)
         if fault.after or operation == "close":  # a close that fails closes all the same
             run()
         if isinstance(fault.raises, int):
             raise OSError(fault.raises, os.strerror(fault.raises), path)
+        assert not isinstance(fault.raises, str)
         self._dead = True
         raise fault.raises(f"{operation} {path}")
 
+    def _shortly(self, run: Callable[[], T]) -> T:
+        self._short = True
+        try:
+            return run()
+        finally:
+            self._short = False
+
     def _due(self, operation: str) -> Fault | None:
         for fault in self.faults:
-            if fault.operation in {operation, None} and self._seen[fault.operation] == fault.at:
+            if fault.operation not in {operation, None}:
+                continue
+            seen = self._seen[fault.operation]
+            if seen == fault.at or (fault.onwards and seen > fault.at):
                 return fault
         return None
 

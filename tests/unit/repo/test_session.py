@@ -1,5 +1,6 @@
 """A session lasts as long as its process, whatever becomes of that."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cas.errors import ReadOnlyError
+from cas.errors import BackendError, ReadOnlyError
 from cas.repo.session import Session, others
+from tests.support.faulty import Fault, FaultyOps
 
 HOLD = """
 import sys
@@ -67,5 +69,43 @@ def test_where_it_is_not_allowed_to_write_it_says_whom_to_ask(
 
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ReadOnlyError, match="cannot write to"):
+    with pytest.raises(ReadOnlyError, match=r"cannot write to .* not a folder"):
         Session.open(tmp_path / "file", "mine", "a commit")
+
+
+@pytest.mark.parametrize("operation", ["open_shared", "write", "fstat", "lock"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_a_session_that_cannot_begin_leaves_nothing_behind(
+    folder: Path, operation: str, code: int
+) -> None:
+    ops = FaultyOps(*(Fault(at, code, operation) for at in (1, 2)))
+    with pytest.raises(BackendError, match="cannot write"):
+        Session.open(folder, "mine", "a commit", ops=ops)
+    assert sorted(ops.opened.values()) == []
+    assert list(others(folder, "another")) == []
+
+
+def test_work_that_is_done_does_not_fail_with_its_session(folder: Path) -> None:
+    ops = FaultyOps(Fault(1, errno.EROFS, "unlink"), Fault(1, errno.EIO, "close"))
+    with Session.open(folder, "mine", "a commit", ops=ops):
+        pass
+    assert len(ops.happened) == 2
+    assert list(others(folder, "another")) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_where_there_are_no_locks_every_session_counts(folder: Path) -> None:
+    ops = FaultyOps(*(Fault(at, errno.ENOLCK, "lock") for at in (1, 2)))
+    with Session.open(folder, "mine", "a commit", ops=ops):
+        assert len(list(others(folder, "another", ops=ops))) == 1
+
+
+def test_it_has_the_group_and_mode_of_the_repository(folder: Path) -> None:
+    folder.parent.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        with Session.open(folder, "mine", "a commit"):
+            assert (folder / "mine").stat().st_mode & 0o777 == 0o660
+            assert folder.stat().st_mode & 0o7777 == 0o2770
+    finally:
+        os.umask(before)
