@@ -7,11 +7,13 @@ from typing import Final
 
 FORMAT: Final = "format"
 CONFIG: Final = "config.json"
+RESERVE: Final = "reserve"
 ROOTS: Final = "roots/"
 SNAPSHOTS: Final = "snapshots/"
 PACKS: Final = "packs/"
 INDEX: Final = "index/"
 TMP: Final = "tmp/"
+LOST: Final = "lost-and-found/"  # bytes that a repair could make nothing of
 JOURNALS: Final = "journals"  # a folder of plain files under OS locks, not a key prefix
 SESSIONS: Final = "sessions"  # likewise
 CACHE: Final = "cache"  # likewise, but nothing in it is needed
@@ -24,6 +26,7 @@ DATASETS: Final = "datasets/"
 MODELS: Final = "models/"
 REPRODUCTIONS: Final = "reproductions/"
 HOLDS: Final = "holds/"
+ARCHIVED: Final = "archived/"
 MAIN: Final = "heads/main"
 
 

@@ -5,12 +5,14 @@ Format: docs/format/layout.md.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cas.backend.base import Span
+from cas.backend.files import OPS, FileOps
 from cas.backend.local import LocalBackend, create_local
 from cas.errors import (
     ConflictError,
@@ -18,12 +20,15 @@ from cas.errors import (
     InvalidInputError,
     NoRepositoryError,
     NotFoundError,
+    RefusedError,
     UnsupportedError,
 )
-from cas.ids import CommitId, ManifestId, ObjectId, TreeId
+from cas.ids import CommitId, ManifestId, ObjectId, TreeId, digest
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
+from cas.repo import copied
 from cas.repo import root as roots
+from cas.repo.copied import Skipped
 from cas.repo.layout import FORMAT
 from cas.repo.root import FIRST_PREVIOUS, Operation, Root
 from cas.store.packed import PackedStore
@@ -35,25 +40,43 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FEATURES: Final = frozenset[str]()
 HEAD_LINE: Final = "cas repository"
+LINES: Final = re.compile(
+    rb"cas repository\nversion (?P<version>[1-9][0-9]{0,8})\n"
+    rb"requires(?P<requires>(?: [a-z0-9-]+)*)\nid [0-9a-f]{32}\n"
+)
 HINT: Final = "root"
+LOOKS: Final = 5  # at a folder that others write to meanwhile
+SHOWN: Final = 3  # roots that a warning names
 
 
 class Repo:
     """An open repository."""
 
-    def __init__(self, path: Path, *, who: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, *, who: str, clock: Callable[[], int], ops: FileOps = OPS
+    ) -> None:
         """Take an existing repository; `clock` returns microseconds since the epoch."""
         self.path = path
         self.who = who
         self.clock = clock
-        self.backend = LocalBackend(path)
+        self.ops = ops  # through which all that is written to the repository's folder goes
+        self.backend = LocalBackend(path, ops=ops)
+        self.tell: Callable[[str], None] = _warn  # of what a reader should know
+        self.skipped: tuple[Skipped, ...] = ()  # newer roots of which not everything is here
         self._root: Root | None = None
         self.store = PackedStore(self.backend, lambda: self.refresh().packs)
 
     @classmethod
-    def open(cls, path: Path, *, who: str = "", clock: Callable[[], int] = lambda: 0) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        who: str = "",
+        clock: Callable[[], int] = lambda: 0,
+        ops: FileOps = OPS,
+    ) -> Self:
         """Open the repository in `path`; raise NoRepositoryError or UnsupportedError."""
-        repo = cls(path, who=who, clock=clock)
+        repo = cls(path, who=who, clock=clock, ops=ops)
         try:
             (raw,) = repo.backend.read(FORMAT, [Span(0, None)])
         except NotFoundError:
@@ -62,12 +85,12 @@ class Repo:
         return repo
 
     @classmethod
-    def create(cls, path: Path, *, who: str, clock: Callable[[], int]) -> Self:
+    def create(cls, path: Path, *, who: str, clock: Callable[[], int], ops: FileOps = OPS) -> Self:
         """Make a new repository in `path`; raise ConflictError when there is one already."""
         if (path / FORMAT).exists():
             raise ConflictError(f"repository {path}")
-        create_local(path).close()
-        repo = cls(path, who=who, clock=clock)
+        create_local(path, ops=ops).close()
+        repo = cls(path, who=who, clock=clock, ops=ops)
         operation = Operation(os.urandom(16), who, "init", clock())
         first = Root(seq=1, previous=FIRST_PREVIOUS, operation=operation)
         # The format file comes last: with it the folder is a repository, and has its first root,
@@ -75,7 +98,9 @@ class Repo:
         with suppress(ConflictError):
             repo._root = roots.publish(repo.backend, first, os.urandom(16))
         lines = (HEAD_LINE, f"version {VERSION}", "requires", f"id {os.urandom(16).hex()}")
-        repo.backend.put_new(FORMAT, "".join(f"{line}\n" for line in lines).encode())
+        text = "".join(f"{line}\n" for line in lines).encode()
+        repo.backend.put_new(FORMAT, text + _check_line(text))
+        copied.settle_in(repo)
         return repo
 
     @property
@@ -85,9 +110,52 @@ class Repo:
 
     def refresh(self) -> Root:
         """Return the newest root there is."""
-        hint = 0 if self._root else self.hinted()
-        self._root = roots.newest(self.backend, hint, self._root)
+        if self._root is None and not copied.is_home(self):
+            self._root = self._first_seen()
+        else:
+            hint = 0 if self._root else self.hinted()
+            newest = roots.newest(self.backend, hint, self._root)
+            if not self.skipped or newest.seq > self.skipped[0].seq:
+                self._root, self.skipped = newest, ()
+        assert self._root is not None
         return self._root
+
+    def _first_seen(self) -> Root:
+        """Return the newest root in a folder that may be a copy: one of which everything is here.
+
+        Others may write meanwhile, or collect packs: then it is looked at again.
+        """
+        for _ in range(LOOKS):
+            found, skipped = copied.newest_whole(self.backend)
+            if found is None:
+                break
+            if not skipped:
+                copied.settle_in(self)
+                return found
+            if not roots.exists(self.backend, skipped[0].seq + 1):
+                self.skipped = tuple(skipped)
+                self.tell(
+                    f"this copy was taken while others wrote: it opens at root {found.seq}; "
+                    f"not whole: {', '.join(map(str, skipped[:SHOWN]))}"
+                    f"{f' and {len(skipped) - SHOWN} more' if len(skipped) > SHOWN else ''}"
+                )
+                return found
+        return roots.newest(self.backend, self.hinted())
+
+    def check_whole(self) -> None:
+        """Insist that this is no copy of which newer roots are passed over; raise RefusedError."""
+        root = self.root
+        if self.skipped:
+            raise RefusedError(
+                f"this copy was taken while others wrote, and root {root.seq} is its newest whole "
+                "one: `cas fsck --repair` goes on from there with all that came; then write"
+            )
+
+    def settled(self, root: Root) -> None:
+        """Take a root that makes such a copy whole."""
+        self.skipped = ()
+        self.adopt(root)
+        copied.settle_in(self)
 
     def hinted(self) -> int:
         """Return the number of the newest root that anybody noted down, 0 for none."""
@@ -137,32 +205,46 @@ class Repo:
 
     def document(self, tree: ObjectId, path: str) -> object:
         """Return the JSON document at a path below a directory, None when there is none."""
-        from cas.objects.document import read_document
+        from cas.objects.document import check_size, read_document
 
         entry = self.lookup(tree, path.encode())
         if entry is None or not entry.stored:
             return None
+        if (place := self.store.find(entry.id)) is not None:
+            check_size(place.row.size)
         return read_document(self.store.read(Kind.BLOB, entry.id))
 
 
 def check_format(raw: bytes, place: str) -> None:
     """Insist that the format file is one that this version can work with."""
-    try:
-        head, version, requires = raw.decode().splitlines()[:3]
-        number = int(version.removeprefix("version "))
-    except ValueError:
-        raise CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy") from None
-    if head != HEAD_LINE:
-        raise CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy")
+    found = LINES.match(raw)
+    damaged = CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy")
+    if found is None:
+        raise damaged
+    number = int(found["version"])
     if number > VERSION:
         raise UnsupportedError(
             f"repository {place} has format {number}; this cas knows up to {VERSION}: upgrade cas"
         )
-    missing = set(requires.split()[1:]) - FEATURES
+    missing = set(found["requires"].decode().split()) - FEATURES
     if missing:
         raise UnsupportedError(
             f"repository {place} requires {', '.join(sorted(missing))}: upgrade cas"
         )
+    *lines, last = raw.splitlines(keepends=True)
+    # The first repositories have four lines and no check.
+    if len(lines) > 3 and last != _check_line(b"".join(lines)):
+        raise damaged
+
+
+def _warn(message: str) -> None:
+    import warnings
+
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _check_line(text: bytes) -> bytes:
+    return b"check %s\n" % digest(text, size=8).hex().encode()
 
 
 def check_ref(name: str) -> str:

@@ -14,10 +14,11 @@ from struct import Struct
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cas.backend.base import Backend, Span
-from cas.errors import CorruptionError, NotFoundError, UnsupportedError
+from cas.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from cas.ids import Buffer, CommitId, ObjectId, digest
 from cas.objects import canonical
 from cas.repo.layout import root_key, snapshot_key
+from cas.repo.refs import NOTHING, Refs, RefTable
 from cas.store.pack import PackClass, PackInfo
 from cas.store.record import check_version
 
@@ -42,12 +43,16 @@ class RefChange:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Who did what and when; `id` tells a writer its own root from another's."""
+    """Who did what and when; `id` tells a writer its own root from another's.
+
+    `run` is the run that did it by itself; what a person's command did has none.
+    """
 
     id: bytes
     who: str
     what: str
     time: int
+    run: str = ""
 
     ID_SIZE: ClassVar[int] = 16
 
@@ -61,7 +66,6 @@ class Snapshot(Generic[T]):
     value: T = field(compare=False, repr=False)
 
 
-Refs = Mapping[str, CommitId]
 Packs = tuple[PackInfo, ...]
 
 
@@ -77,7 +81,7 @@ class Root:
     condemned: tuple[PackInfo, ...] = ()
     tombstones: Mapping[ObjectId, str] = field(default_factory=dict)
     refs: Mapping[str, CommitId] = field(default_factory=dict)
-    refs_base: Snapshot[Refs] | None = None
+    refs_base: Snapshot[RefTable] | None = None
     packs_base: Snapshot[Packs] | None = None
     check: bytes = b""
 
@@ -95,11 +99,7 @@ class Root:
     ) -> "Root":
         """Return the root that comes after this one."""
         moved = tuple(changes)
-        refs = dict(self.refs)
-        for change in moved:
-            refs.pop(change.name, None)
-            if change.new is not None:
-                refs[change.name] = change.new
+        refs = Refs.against(_table(self.refs_base), self.refs)
         return replace(
             self,
             seq=self.seq + 1,
@@ -108,7 +108,7 @@ class Root:
             changes=moved,
             packs=self.packs if packs is None else packs,
             condemned=self.condemned if condemned is None else condemned,
-            refs=refs,
+            refs=refs.after((change.name, change.new) for change in moved),
             check=b"",
         )
 
@@ -152,12 +152,31 @@ class RootFile:
             raise UnsupportedError("a root of another format version")
         return cls(value, check)
 
+    @property
+    def operation(self) -> Operation:
+        """What made this root."""
+        id, who, what, time = self.raw["operation"]
+        return Operation(id, who, what, time, self.raw.get("run", ""))
+
+    @property
+    def changes(self) -> tuple[RefChange, ...]:
+        """The refs that the operation moved."""
+        return tuple(RefChange(n, _maybe(old), _maybe(new)) for n, old, new in self.raw["changes"])
+
 
 def publish(backend: Backend, root: Root, new_name: bytes) -> Root:
     """Create `root` under its number; raise ConflictError when the number is taken."""
+    before = (root.refs_base, root.packs_base)
     root = _with_snapshots(backend, root, new_name)
     data = RootFile(_plain(root), b"").to_bytes()
-    backend.put_new(root_key(root.seq), data)
+    try:
+        backend.put_new(root_key(root.seq), data)
+    except ConflictError:
+        # Somebody else was first: nothing will ever name the snapshots of this one.
+        for base in {root.refs_base, root.packs_base}.difference(before):
+            if base is not None:
+                backend.delete(snapshot_key(base.name))
+        raise
     return replace(root, check=opened(data, ROOT_MAGIC, "a root")[1])
 
 
@@ -166,8 +185,7 @@ def read(backend: Backend, seq: int, known: Root | None = None) -> Root:
 
     The snapshots that `known` has too are not read again.
     """
-    (raw,) = backend.read(root_key(seq), [Span(0, None)])
-    file = RootFile.from_bytes(raw, f"root {seq}")
+    file = read_file(backend, seq)
     try:
         root = _root(backend, file, known)
     except NotFoundError as error:
@@ -177,6 +195,12 @@ def read(backend: Backend, seq: int, known: Root | None = None) -> Root:
     if root.seq != seq:
         raise CorruptionError(f"root {seq} calls itself {root.seq}")
     return root
+
+
+def read_file(backend: Backend, seq: int) -> RootFile:
+    """Return a root without the snapshots that it names; the same errors."""
+    (raw,) = backend.read(root_key(seq), [Span(0, None)])
+    return RootFile.from_bytes(raw, f"root {seq}")
 
 
 def newest(backend: Backend, hint: int, known: Root | None = None) -> Root:
@@ -214,16 +238,17 @@ def _start(backend: Backend, hint: int) -> Root:
 def _with_snapshots(backend: Backend, root: Root, new_name: bytes) -> Root:
     """Write a new snapshot for what has moved away too far from its last one."""
     refs_base, packs_base = root.refs_base, root.packs_base
-    moved = (refs_base.value if refs_base else {}).items() ^ root.refs.items()
-    if _are_many(len(moved), len(root.refs)):
-        names = sorted(root.refs)
-        value = {"names": names, "ids": b"".join(root.refs[name] for name in names)}
-        refs_base = _write_snapshot(backend, digest(new_name, b"refs", size=16), value, root.refs)
+    refs = Refs.against(_table(refs_base), root.refs)
+    if _are_many(len(refs.moved), len(refs)):
+        table, name = RefTable.of(refs), digest(new_name, b"refs", size=16)
+        raw = {"names": list(table.names), "ids": table.ids}
+        refs_base = _write_snapshot(backend, name, raw, table)
+        refs = Refs.against(table, refs)
     listed = {info.name for info in packs_base.value} if packs_base else set()
     if _are_many(len(listed ^ {info.name for info in root.packs}), len(root.packs)):
         name, value = digest(new_name, b"packs", size=16), _columns(root.packs)
         packs_base = _write_snapshot(backend, name, value, root.packs)
-    return replace(root, refs_base=refs_base, packs_base=packs_base)
+    return replace(root, refs=refs, refs_base=refs_base, packs_base=packs_base)
 
 
 def _are_many(changes: int, total: int) -> bool:
@@ -258,25 +283,29 @@ def _snapshot(
     return Snapshot(name, check, parse(value))
 
 
-def _refs(raw: Mapping[str, Any]) -> Refs:
-    ids, names = raw["ids"], raw["names"]
-    return {name: _commit(ids[32 * n : 32 * n + 32]) for n, name in enumerate(names)}
+def _refs(raw: Mapping[str, Any]) -> RefTable:
+    return RefTable(raw["names"], raw["ids"])
+
+
+def _table(base: Snapshot[RefTable] | None) -> RefTable:
+    return base.value if base else NOTHING
 
 
 def _plain(root: Root) -> dict[str, Any]:
-    base = root.refs_base.value if root.refs_base else {}
+    moved = Refs.against(_table(root.refs_base), root.refs).moved
     kept = {info.name for info in root.packs}
     known = {info.name for info in root.packs_base.value} if root.packs_base else set()
     operation = root.operation
-    return {
+    run = {"run": operation.run} if operation.run else {}
+    return run | {
         "v": 1,
         "seq": root.seq,
         "previous": root.previous,
         "operation": [operation.id, operation.who, operation.what, operation.time],
         "changes": [[c.name, _raw(c.old), _raw(c.new)] for c in root.changes],
         "refs_base": _pair(root.refs_base),
-        "refs_set": {n: bytes(i) for n, i in root.refs.items() if base.get(n) != i},
-        "refs_gone": sorted(base.keys() - root.refs.keys()),
+        "refs_set": {name: bytes(id) for name, id in moved.items() if id is not None},
+        "refs_gone": sorted(name for name, id in moved.items() if id is None),
         "packs_base": _pair(root.packs_base),
         "packs_added": _columns(tuple(p for p in root.packs if p.name not in known)),
         "packs_gone": sorted(known - kept),
@@ -290,26 +319,29 @@ def _root(backend: Backend, file: RootFile, known: Root | None) -> Root:
     known_refs, known_packs = (known.refs_base, known.packs_base) if known else (None, None)
     refs_base = _snapshot(backend, raw["refs_base"], known_refs, _refs)
     packs_base = _snapshot(backend, raw["packs_base"], known_packs, _packs)
-    refs = dict(refs_base.value) if refs_base else {}
-    for name in raw["refs_gone"]:
-        del refs[name]
-    refs.update((name, _commit(id)) for name, id in raw["refs_set"].items())
     gone = set(raw["packs_gone"])
     packs = tuple(p for p in packs_base.value if p.name not in gone) if packs_base else ()
-    changes = (RefChange(n, _maybe(old), _maybe(new)) for n, old, new in raw["changes"])
     return Root(
         seq=raw["seq"],
         previous=raw["previous"],
-        operation=Operation(*raw["operation"]),
-        changes=tuple(changes),
+        operation=file.operation,
+        changes=file.changes,
         packs=packs + _packs(raw["packs_added"]),
         condemned=_packs(raw["condemned"]),
         tombstones={ObjectId(id): why for id, why in raw["tombstones"]},
-        refs=refs,
+        refs=_moved(_table(refs_base), raw),
         refs_base=refs_base,
         packs_base=packs_base,
         check=file.check,
     )
+
+
+def _moved(table: RefTable, raw: Mapping[str, Any]) -> Refs:
+    gone = [(name, None) for name in raw["refs_gone"]]
+    if not all(table.get(name) for name, _ in gone):
+        raise ValueError("refs that are gone and never were there")
+    moved = [(name, _commit(id)) for name, id in raw["refs_set"].items()]
+    return Refs(table, {}, len(table)).after([*gone, *moved])
 
 
 def _columns(packs: tuple[PackInfo, ...]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Order and checks: docs/format/ordering.md.
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from cas.errors import CasError, ConflictError, NotFoundError, OutcomeUnknownErr
 from cas.ids import CommitId, TreeId
 from cas.objects.commit import Commit
 from cas.repo import root as roots
+from cas.repo.gate import pass_gate
 from cas.repo.layout import HOLDS, SESSIONS
 from cas.repo.repo import Repo, check_ref
 from cas.repo.root import Operation, RefChange, Root
@@ -25,7 +27,9 @@ from cas.store.index import consolidate
 from cas.store.writer import ObjectWriter
 
 T = TypeVar("T")
-ATTEMPTS = 50
+ATTEMPTS = 100
+PATIENT = 8  # attempts after which one that always loses waits a moment
+MOMENT = 0.002  # seconds, on average, for each attempt so far
 
 
 class Transaction:
@@ -79,15 +83,17 @@ class Transaction:
         self.set_ref(f"{HOLDS}{id}", id)
 
 
-def transact(repo: Repo, what: str, build: Callable[[Transaction], T]) -> T:
+def transact(repo: Repo, what: str, build: Callable[[Transaction], T], *, run: str = "") -> T:
     """Run `build` and publish what it did as one operation; return what it returned.
+
+    `run` is the run that does so by itself, without a command of anybody.
 
     Raises ConflictError when others keep winning, ReadOnlyError and StorageFullError, and
     OutcomeUnknownError when a sync failed after the root was in place.
     """
-    operation = begun(repo, what)
+    operation = begun(repo, what, run)
     name = operation.id.hex()
-    with Session.open(repo.path / SESSIONS, name, what):
+    with Session.open(repo.path / SESSIONS, name, what, ops=repo.ops):
         writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))
         try:
             return _attempt(repo, operation, writer, build)
@@ -99,7 +105,9 @@ def transact(repo: Repo, what: str, build: Callable[[Transaction], T]) -> T:
 def _attempt(
     repo: Repo, operation: Operation, writer: ObjectWriter, build: Callable[[Transaction], T]
 ) -> T:
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
+        if attempt >= PATIENT:
+            _step_aside(attempt)
         repo.refresh()
         repo.store.refresh()
         transaction = Transaction(repo, repo.root, writer)
@@ -109,9 +117,15 @@ def _attempt(
     raise ConflictError("the repository")
 
 
-def begun(repo: Repo, what: str) -> Operation:
-    """Return a new operation of this user."""
-    return Operation(os.urandom(16), repo.who, what, repo.clock())
+def _step_aside(attempt: int) -> None:
+    """Wait a moment that is nobody else's, so that many who want the same come one by one."""
+    time.sleep(2 * MOMENT * attempt * int.from_bytes(os.urandom(2)) / (1 << 16))
+
+
+def begun(repo: Repo, what: str, run: str = "") -> Operation:
+    """Return a new operation of this user, or of a run of theirs."""
+    repo.check_whole()
+    return Operation(os.urandom(16), repo.who, what, repo.clock(), run)
 
 
 def lost(repo: Repo, base: Root, writer: ObjectWriter) -> list[bytes]:
@@ -131,6 +145,7 @@ def _publish(transaction: Transaction, operation: Operation) -> bool:
     """Publish, or say that `build` must run again."""
     repo, writer = transaction.repo, transaction.writer
     writer.seal()
+    pass_gate(repo)
     base = transaction.root
     while transaction.changes or writer.packs:
         if not _stands(repo, base, writer):
