@@ -13,28 +13,35 @@ if TYPE_CHECKING:
     from cas.lineage.history import Edge, Node
 
 
-def show_graph(session: Session, rev: str | None, limit: int | None, *, checkpoints: bool) -> None:
+def show_graph(
+    session: Session, rev: str | None, limit: int | None, *, checkpoints: bool, archived: bool
+) -> None:
     """Draw all that refs reach, or what REV came from."""
     from cas.lineage.history import graph
 
-    tips = None if rev is None else _tips(session, rev)
+    tips = None if rev is None else _tips(session, rev, archived=archived)
     live = live_runs(session)
-    nodes = graph(session.repo, tips=tips, checkpoints=checkpoints, live=live)[:limit]
+    nodes = graph(
+        session.repo, tips=tips, checkpoints=checkpoints, live=live, all=archived or rev is not None
+    )[:limit]
     if not nodes and limit != 0:
         session.say("no commits yet: `cas run`, `cas.track` and `cas commit` make them")
     lines = partial(_lines, session, nodes, checkpoints=checkpoints)
     session.emit([_data(node) for node in nodes], lines)
 
 
-def _tips(session: Session, rev: str) -> "list[CommitId]":
+def _tips(session: Session, rev: str, *, archived: bool) -> "list[CommitId]":
     """Return the newest commits of an experiment's runs, or the one that a revision names."""
+    from cas.repo import archive
     from cas.repo.layout import OPEN, RUNS
     from cas.repo.revision import resolve
 
     if not is_experiment(session, rev):
         return [resolve(session.repo, rev)]
     inside = (f"{RUNS}{rev}/", f"{OPEN}{rev}/")
-    return [id for ref, id in session.repo.root.refs.items() if ref.startswith(inside)]
+    refs = session.repo.root.refs
+    hidden = frozenset[str]() if archived else archive.archived(refs)
+    return [id for ref, id in refs.items() if ref.startswith(inside) and ref not in hidden]
 
 
 def _lines(session: Session, nodes: "list[Node]", *, checkpoints: bool) -> Iterator[str]:

@@ -20,26 +20,41 @@ ENDS = ("run", "verdict")  # kinds whose status says how something ended
 @click.command()
 @click.argument("rev", required=False)
 @click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
-@click.option("--checkpoints", is_flag=True, help="Unfold the checkpoints of each run.")
+@click.option(
+    "--checkpoints",
+    is_flag=True,
+    help="Unfold the checkpoints of each run; of one RUN, why each is kept.",
+)
 @click.option("--graph", is_flag=True, help="Draw the edges of every role.")
+@click.option("--all", "archived", is_flag=True, help="Archived runs too.")
 @json_option
 @pass_session
 def log(
-    session: Session, rev: str | None, limit: int | None, *, checkpoints: bool, graph: bool
+    session: Session,
+    rev: str | None,
+    limit: int | None,
+    *,
+    checkpoints: bool,
+    graph: bool,
+    archived: bool,
 ) -> None:
     """List the runs, or the history of a revision.
 
-    Without REV: every run, the newest first. With REV: the commits along `previous`; with an
-    experiment: its runs. On a terminal the lines of a graph end where it ends.
+    Without REV: every run that is not archived, the newest first. With REV: the commits along
+    `previous`; with an experiment: its runs. On a terminal the lines of a graph end where it ends.
+    Checkpoints that were pruned stay in the list, with their metrics.
     """
     if graph:
         from .graph import show_graph
 
-        show_graph(session, rev, limit, checkpoints=checkpoints)
+        show_graph(session, rev, limit, checkpoints=checkpoints, archived=archived)
     elif rev is not None and not is_experiment(session, rev):
-        _history(session, rev, limit)
+        from .checkpoints import show_checkpoints
+
+        if not (checkpoints and show_checkpoints(session, rev, limit)):
+            _history(session, rev, limit)
     else:
-        _runs(session, limit, experiment=rev, checkpoints=checkpoints)
+        _runs(session, limit, experiment=rev, checkpoints=checkpoints, archived=archived)
 
 
 def live_runs(session: Session) -> dict[str, str]:
@@ -80,7 +95,8 @@ def run_cells(session: Session, line: "RunLine", *, short: bool = False) -> list
     when = render.moment(session.now, line.time, terminal=session.terminal)
     return [
         session.paint(line.run, bold=True),
-        session.paint(line.status, fg=COLOURS.get(line.status, "red")),
+        session.paint(line.status, fg=COLOURS.get(line.status, "red"))
+        + (" (archived)" if line.archived else ""),
         metric,
         f"{line.kept}/{line.checkpoints} kept" if short else kept,
         stored if short else f"{stored} stored",
@@ -128,21 +144,26 @@ def is_experiment(session: Session, word: str) -> bool:
 
 
 def _runs(
-    session: Session, limit: int | None, *, experiment: str | None, checkpoints: bool
+    session: Session,
+    limit: int | None,
+    *,
+    experiment: str | None,
+    checkpoints: bool,
+    archived: bool,
 ) -> None:
     from cas.lineage.history import runs, unfolded
 
     repo, live = session.repo, live_runs(session)
     if not checkpoints:
-        lines = runs(repo, limit, live, experiment=experiment)
+        lines = runs(repo, limit, live, experiment=experiment, all=archived)
         if not lines and limit != 0:
-            session.say("no runs yet: `cas run` and `cas.track` make them")
+            session.say(_none(session))
         session.emit(
             [run_data(line) for line in lines],
             lambda: run_lines(session, lines),
         )
         return
-    found = list(unfolded(repo, limit, live, experiment=experiment))
+    found = list(unfolded(repo, limit, live, experiment=experiment, all=archived))
     refs = repo.root.refs
     session.emit(
         [
@@ -151,6 +172,14 @@ def _runs(
         ],
         lambda: _unfolded(session, found, refs),
     )
+
+
+def _none(session: Session) -> str:
+    from cas.repo.archive import archived
+
+    if archived(session.repo.root.refs):
+        return "no runs but archived ones: `cas log --all` lists them"
+    return "no runs yet: `cas run` and `cas.track` make them"
 
 
 def _unfolded(

@@ -10,8 +10,9 @@ from heapq import heapify, heappop, heappush
 
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, DRAFT, PREVIOUS, RUN, Commit
+from cas.repo.archive import archived
 from cas.repo.choice import Read, previous, same_run, segment
-from cas.repo.layout import HOLDS, OPEN, RUNS
+from cas.repo.layout import ARCHIVED, HOLDS, OPEN, RUNS
 from cas.repo.repo import Repo
 
 Item = tuple[CommitId, Commit]
@@ -35,6 +36,7 @@ class RunLine:
     kept: int
     given_bytes: int
     stored_bytes: int
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,13 @@ def runs(
     live: Mapping[str, str] | None = None,
     *,
     experiment: str | None = None,
+    all: bool = False,
 ) -> list[RunLine]:
-    """Return the newest runs first; `live` says the status of runs (by ref) that have no end."""
-    return [line for line, _ in unfolded(repo, limit, live, experiment=experiment)]
+    """Return the newest runs first; `live` says the status of runs (by ref) that have no end.
+
+    Archived runs come with `all` alone.
+    """
+    return [line for line, _ in unfolded(repo, limit, live, experiment=experiment, all=all)]
 
 
 def unfolded(
@@ -74,15 +80,21 @@ def unfolded(
     live: Mapping[str, str] | None = None,
     *,
     experiment: str | None = None,
+    all: bool = False,
 ) -> Iterator[tuple[RunLine, list[Item]]]:
-    """Yield each run, or each of an experiment, newest first, with its commits, newest first."""
+    """Yield each run, or each of an experiment, newest first, with its commits, newest first.
+
+    Archived runs come with `all` alone.
+    """
     refs = repo.root.refs
+    hidden = frozenset[str]() if all else archived(refs)
     tips: dict[str, CommitId] = {}
     below = f"{experiment}/" if experiment else ""
     for room in (OPEN, RUNS):
         for ref, id in refs.items():
-            if ref.startswith(room + below):
-                tips[RUNS + ref.removeprefix(room)] = id
+            name = RUNS + ref.removeprefix(room)
+            if ref.startswith(room + below) and name not in hidden:
+                tips[name] = id
     read = reader(repo)
     order = sorted(tips.items(), key=lambda item: (-(read(item[1]).time or 0), item[0]))
     for ref, id in order[:limit]:
@@ -140,6 +152,7 @@ def run_line(
         kept=sum(commit.kind == CHECKPOINT for _, commit in held),
         given_bytes=sum(volume.given_bytes for volume in volumes),
         stored_bytes=sum(volume.stored_bytes for volume in volumes),
+        archived=ARCHIVED + ref.removeprefix(RUNS) in refs,
     )
 
 
@@ -149,13 +162,17 @@ def graph(
     tips: Iterable[CommitId] | None = None,
     checkpoints: bool = False,
     live: Mapping[str, str] | None = None,
+    all: bool = False,
 ) -> list[Node]:
     """Return what refs, or `tips`, reach over every role: newest first, children before parents.
 
     Each run is one node, or with `checkpoints` each of its commits. Timeless inputs come as late
-    as they can.
+    as they can. An archived run begins a node with `all` alone, or when a tip is in it.
     """
     refs = {ref: id for ref, id in repo.root.refs.items() if _is_drawn(ref, repo.root.refs)}
+    if tips is None and not all:
+        hidden = archived(repo.root.refs)
+        tips = [id for ref, id in refs.items() if ref not in hidden]
     commits = _reachable(refs.values() if tips is None else tips, reader(repo))
     refs = {ref: id for ref, id in refs.items() if id in commits}
     home = {id: id for id in commits} if checkpoints else _homes(commits)
@@ -177,7 +194,7 @@ def _is_drawn(ref: str, refs: Mapping[str, CommitId]) -> bool:
     if ref.startswith(OPEN):
         rest = ref.removeprefix(OPEN)
         return RUNS + rest not in refs and rest not in refs
-    return not ref.startswith(HOLDS)
+    return not ref.startswith((HOLDS, ARCHIVED))
 
 
 def _node(

@@ -158,3 +158,54 @@ def test_times_in_json_are_text(cas: Cas, runs: dict[str, RunBuilder]) -> None:
         None if node["run"] is None else node["time"] for node in nodes
     ]
     assert [node["run"] for node in nodes] == ["digits/calm-fox", "digits/brave-otter", None]
+
+
+class TestCheckpointsOfOneRun:
+    """`cas log RUN --checkpoints` says of each what it is and why it is still there."""
+
+    @pytest.fixture
+    def pruned(self, repo: Repo) -> RunBuilder:
+        run = RunBuilder(repo, "exp/one")
+        for step, loss in enumerate((3.0, 1.0, 2.0, 4.0)):
+            metrics = {"acc": loss / 10}
+            run.checkpoint(step, {"w": noise(step, 5000)}, value=loss, metrics=metrics)
+        run.finish()
+        set_ref(repo, "tags/v1", run.ids[1])
+        set_ref(repo, f"holds/{run.ids[0]}", None)
+        return run
+
+    def test_each_with_its_fate(self, cas: Cas, pruned: RunBuilder) -> None:
+        newest, third, second, first = cas("log", "exp/one", "--checkpoints").lines
+        assert "step 3" in newest
+        assert newest.endswith("kept: newest of the run")
+        assert third.endswith("kept")
+        assert second.endswith("kept: tag v1")
+        assert first.endswith("pruned")
+        assert "loss 3, acc 0.3" in first
+        assert "5.0 kB given" in first
+        assert "stored" in first
+
+    def test_by_the_rules_of_the_config(self, cas: Cas, pruned: RunBuilder) -> None:
+        cas("config", "retention.min", "acc=1")
+        _, third, second, _ = cas("log", "exp/one", "--checkpoints").lines
+        assert third.endswith("kept, though no rule keeps it")
+        assert second.endswith("kept: tag v1, lowest 1 by acc")
+
+    def test_as_data(self, cas: Cas, pruned: RunBuilder) -> None:
+        rows = cas("log", "exp/one", "--checkpoints", "--json").json
+        assert [row["commit"] for row in rows] == [str(id) for id in pruned.ids[3::-1]]
+        assert [row["kept"] for row in rows] == [True, True, True, False]
+        assert [row["reasons"] for row in rows] == [["newest of the run"], [], ["tag v1"], []]
+        assert rows[3]["metrics"] == {"loss": 3.0, "acc": pytest.approx(0.3)}
+        assert rows[3]["step"] == 0
+        assert rows[3]["given_bytes"] == 5000
+
+    def test_the_newest_only(self, cas: Cas, pruned: RunBuilder) -> None:
+        assert len(cas("log", "exp/one", "--checkpoints", "-n", "2").lines) == 2
+
+    def test_up_to_a_checkpoint(self, cas: Cas, pruned: RunBuilder) -> None:
+        assert len(cas("log", str(pruned.ids[1]), "--checkpoints").lines) == 2
+
+    def test_a_commit_of_files_has_its_history(self, cas: Cas, repo: Repo) -> None:
+        commit_files(repo, {"a": b"1"})
+        assert len(cas("log", "HEAD", "--checkpoints").lines) == 1
