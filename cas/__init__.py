@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cas.errors import CasError
+    from cas.repo.retention import Keep
     from cas.tracking.reading import load, open_file, read_tensor
     from cas.tracking.run import Run, fork, track
 
 __all__ = [
     "CasError",
+    "Keep",
     "Run",
     "__version__",
     "fork",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOMES = {
     "CasError": "cas.errors",
+    "Keep": "cas.repo.retention",
     "Run": "cas.tracking.run",
     "fork": "cas.tracking.run",
     "load": "cas.tracking.reading",

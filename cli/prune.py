@@ -1,28 +1,22 @@
 """`cas prune`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import render
-from .params import pairs
+from .policy import from_flags, keep_options
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.repo.prune import PrunePlan
-    from cas.repo.retention import Decision
-
-COUNT = click.IntRange(min=1)
+    from cas.repo.retention import Decision, Keep
 
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[RUN|EXP]...")
-@click.option("--keep-last", type=COUNT, metavar="N", help="The last N of each run.")
-@click.option("--keep-best", type=COUNT, metavar="N", help="The best N by the run's monitor.")
-@click.option("--keep-min", multiple=True, metavar="METRIC=N", help="The N lowest by a metric.")
-@click.option("--keep-max", multiple=True, metavar="METRIC=N", help="The N highest by a metric.")
-@click.option("--keep-tagged", is_flag=True, help="What has a tag: of itself, only that.")
+@keep_options
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--gc", "collect", is_flag=True, help="Free the space at once.")
@@ -31,23 +25,18 @@ COUNT = click.IntRange(min=1)
 def prune(session: Session, /, runs: tuple[str, ...], yes: bool, **options: Any) -> None:
     """Let go of checkpoints by a policy.
 
-    Of every run, or of those that are named. A checkpoint stays when one of the options keeps it,
-    when a tag or another fixed name points at it, when it is the newest of an unfinished run, or
-    when another run was made from it. Its record always stays; `gc` frees the space.
+    Of every run and reproduction, or of those that are named (`reproductions/HASH` names those of a
+    commit). The policy is what the options say, or else what the config says (`cas config
+    retention.last 3`). A checkpoint stays when one of the rules keeps it, when a tag or another
+    fixed name points at it, when another commit was made from it, or when it is the newest of its
+    run. Its record always stays, with its metrics; `gc` frees the space.
     """
     from cas.errors import RefusedError
     from cas.repo import prune as pruning
-    from cas.repo.retention import Keep
 
-    keep = Keep(
-        last=options["keep_last"],
-        best=options["keep_best"],
-        min=_counts(options["keep_min"], "--keep-min"),
-        max=_counts(options["keep_max"], "--keep-max"),
-        tagged=options["keep_tagged"],
-    )
+    keep = _policy(session, options)
     repo = session.repo if options["dry_run"] else session.writing()
-    plan = pruning.plan(repo, keep, runs)
+    plan = pruning.plan(repo, keep, runs, now=session.now)
     if options["dry_run"] or not plan.dropped:
         session.emit(_told(plan, done=False), lambda: _lines(session, plan))
         return
@@ -58,18 +47,30 @@ def prune(session: Session, /, runs: tuple[str, ...], yes: bool, **options: Any)
         raise RefusedError("nothing was let go: look at the plan, then say --yes")
     gone = pruning.execute(repo, plan)
     freed = _collect(session) if options["collect"] else None
-    session.emit(_told(plan, done=True) | {"gc": freed}, lambda: _ended(len(gone), freed))
+    session.emit(_told(plan, done=True) | {"gc": freed}, lambda: _ended(plan, len(gone), freed))
 
 
-def _counts(texts: Iterable[str], option: str) -> dict[str, int]:
+def _policy(session: Session, options: dict[str, Any]) -> "Keep":
+    """Return what the options say, or the config; raise InvalidInputError when neither does."""
     from cas.errors import InvalidInputError
+    from cas.repo import config
+    from cas.repo.vocabulary import PREFIX, as_flags
 
-    found = {}
-    for metric, count in pairs(texts, option):
-        if not (count.isascii() and count.isdigit() and int(count[:9]) > 0):
-            raise InvalidInputError(f"{option} takes METRIC=N with N from 1, not {metric}={count}")
-        found[metric] = int(count)
-    return found
+    from .policy import vocabulary
+
+    keep = from_flags(options)
+    if keep is not None:
+        return keep
+    keep = config.policy(session.repo)
+    if keep is None:
+        if not session.json:
+            session.emit(None, vocabulary())
+        raise InvalidInputError(
+            "nothing says what to keep: give a rule such as --keep-last 3, "
+            f"or set one with `cas config {PREFIX}last 3`"
+        )
+    session.say(f"cas: the config says {as_flags(keep)}")
+    return keep
 
 
 def _collect(session: Session) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def _collect(session: Session) -> dict[str, Any]:
 
 
 def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
+    from cas.repo.vocabulary import as_words
+
     rows = [
         {
             "run": run.run,
@@ -89,6 +92,7 @@ def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
             "step": decision.checkpoint.step,
             "monitor": decision.checkpoint.monitor,
             "given_bytes": decision.checkpoint.given_bytes,
+            "stored_bytes": decision.checkpoint.stored_bytes,
             "keep": decision.keep,
             "reasons": decision.reasons,
         }
@@ -96,9 +100,12 @@ def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
         for decision in run.decisions
     ]
     return {
+        "policy": as_words(plan.keep),
         "decisions": rows,
         "dropped_checkpoints": len(plan.dropped),
         "kept_checkpoints": len(rows) - len(plan.dropped),
+        "budget_bytes": plan.keep.budget_bytes,
+        "budget_used_bytes": plan.budget_bytes,
         "freed_bytes": plan.freed_bytes,
         "done": done,
     }
@@ -107,32 +114,43 @@ def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
 def _lines(session: Session, plan: "PrunePlan") -> Iterator[str]:
     rows = [_cells(session, run.run, decision) for run in plan.runs for decision in run.decisions]
     if rows:
-        yield from render.table(rows, right={1, 3})
-    freed = (
-        "an unknown amount" if plan.freed_bytes is None else render.human_bytes(plan.freed_bytes)
-    )
+        yield from render.table(rows, right={1, 3, 4})
+    if plan.budget_bytes is not None:
+        limit = render.human_bytes(plan.keep.budget_bytes or 0)
+        yield f"what stays takes {render.human_bytes(plan.budget_bytes)} of the budget of {limit}"
     dropped = len(plan.dropped)
     kept = sum(len(run.decisions) for run in plan.runs) - dropped
+    freed = _freed(plan)
     yield f"{render.count(dropped, 'checkpoint')} to let go, {kept} kept; gc then frees {freed}"
+
+
+def _freed(plan: "PrunePlan") -> str:
+    if plan.freed_bytes is None:
+        return "an unknown amount"
+    return render.human_bytes(plan.freed_bytes)
 
 
 def _cells(session: Session, run: str, decision: "Decision") -> list[str]:
     item = decision.checkpoint
     value = "-" if item.monitor is None else render.number(item.monitor.value)
     metric = "" if item.monitor is None else f"{item.monitor.metric} "
-    told = f"kept: {', '.join(decision.reasons)}" if decision.keep else "dropped"
+    why = f": {', '.join(decision.reasons)}" if decision.reasons else ""
+    told = f"{'kept' if decision.keep else 'dropped'}{why}"
     return [
         session.paint(run, bold=True),
         "-" if item.step is None else f"step {item.step}",
         f"{metric}{value}",
         f"{render.human_bytes(item.given_bytes)} given",
+        f"{render.human_bytes(item.stored_bytes)} stored",
         session.paint(item.commit.short, fg="yellow"),
         session.paint(told, fg=None if decision.keep else "red"),
     ]
 
 
-def _ended(gone: int, freed: dict[str, Any] | None) -> list[str]:
+def _ended(plan: "PrunePlan", gone: int, freed: dict[str, Any] | None) -> list[str]:
     line = f"let go of {render.count(gone, 'checkpoint')}"
     if freed is None:
-        return [f"{line}; `cas gc` frees the space"]
+        # What somebody has named since was not let go of, and is not freed.
+        amount = _freed(plan) if gone == len(plan.dropped) else "the space"
+        return [f"{line}; `cas gc` frees {amount}"]
     return [f"{line}; gc freed {render.human_bytes(freed['freed_bytes'])}"]

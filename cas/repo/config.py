@@ -3,15 +3,16 @@
 Format: docs/format/config.md.
 """
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from cas.backend.files import while_writing
+from cas.backend.wholefile import replace_file
 from cas.errors import CorruptionError, InvalidInputError
 from cas.repo.layout import CONFIG
 from cas.repo.repo import Repo
+from cas.repo.retention import Keep
+from cas.repo.vocabulary import PREFIX, RUNS, WORDS, settled
 
 MAX_SIZE: Final = 1024 * 1024
 
@@ -48,6 +49,15 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "monitor": Setting("The metric that says which checkpoint is best.", _text),
     "mode": Setting("Whether the best value of the monitor is the min or the max.", _mode),
     "repack": Setting("Whether a finished run starts a background repack: auto or never.", _when),
+    "gc.auto": Setting(
+        "Whether a collection starts in the background when one is due: auto or never.", _when
+    ),
+    **{f"{PREFIX}{name}": Setting(word.about, word.read) for name, word in WORDS.items()},
+    f"{PREFIX}{RUNS}": Setting(
+        "Whether runs without a policy of their own follow this one, but for its budget, as they "
+        "go: auto or never.",
+        _when,
+    ),
 }
 
 
@@ -62,7 +72,7 @@ def load(repo: Repo) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptionError(f"{path} is not JSON: restore or delete it") from error
     if not isinstance(value, dict):
         raise CorruptionError(f"{path} is not a map of settings: restore or delete it")
@@ -73,6 +83,20 @@ def get(repo: Repo, key: str) -> Any:
     """Return one setting, None when it is not set; raise InvalidInputError for an unknown key."""
     _known(key)
     return load(repo).get(key)
+
+
+def policy(repo: Repo, *, of_runs: bool = False) -> Keep | None:
+    """Return the retention policy that is set, None for none.
+
+    With `of_runs`, the one that runs follow as they go: a budget is of all runs together, and not
+    in it. Raises InvalidInputError and UnsupportedError for one that makes no sense.
+    """
+    values = load(repo)
+    keep = settled(values)
+    if not of_runs or keep is None:
+        return keep
+    keep = replace(keep, budget=None)
+    return keep if values.get(f"{PREFIX}{RUNS}") == "auto" and not keep.empty else None
 
 
 def change(repo: Repo, key: str, text: str | None) -> Any:
@@ -98,16 +122,4 @@ def _known(key: str) -> Setting:
 def _write(repo: Repo, values: Mapping[str, Any]) -> None:
     from cas.objects.document import document
 
-    path = repo.path / CONFIG
-    temporary = path.with_name(f"{CONFIG}.{os.urandom(8).hex()}")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(document(dict(values)))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise while_writing(error, str(path)) from error
+    replace_file(repo.path, CONFIG, document(dict(values)), ops=repo.ops)

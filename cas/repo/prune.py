@@ -1,31 +1,20 @@
-"""Prune: let go of checkpoints by a policy. Who needs what is known here and nowhere else.
+"""Prune: let go of checkpoints by a policy.
 
 To let go of a checkpoint is to drop its hold: its record stays in the history, `gc` takes its
-payload. Spared whatever the policy says: what a tag, head or other fixed name points at, the newest
-of an unfinished run, and the direct inputs of every run.
+payload. Spared whatever the policy says: what `spared.py` finds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cas.errors import InvalidInputError, NotFoundError, RefusedError
 from cas.ids import CommitId
-from cas.objects.commit import BASE_MODEL, CHECKPOINT, DATASET, RESUMED_FROM, RUN, Commit
-from cas.repo import gc, layout, retention
-from cas.repo.choice import segment
+from cas.repo import gc, layout, reserve, retention
+from cas.repo.budget import fit, measure
 from cas.repo.repo import Repo
-from cas.repo.retention import Checkpoint, Decision, Keep, Reasons
+from cas.repo.retention import Decision, Keep
+from cas.repo.spared import Survey, checkpoints, spared, survey
 from cas.repo.transaction import Transaction, transact
-
-INPUTS = (DATASET, BASE_MODEL, RESUMED_FROM)
-# The rooms whose names stand for what somebody chose, each with its word.
-NAMED = {
-    layout.TAGS: "tag",
-    layout.HEADS: "head",
-    layout.MODELS: "model",
-    layout.DATASETS: "dataset",
-}
-History = list[tuple[CommitId, Commit]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +27,17 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What a policy lets go of; `freed_bytes` is what gc then gives back, None when unknown."""
+    """What a policy lets go of; `freed_bytes` is what gc then gives back, None when unknown.
+
+    `budget_bytes` is what all that stays takes, as a budget counts it; None without one.
+    """
 
     root: int
     keep: Keep
     words: tuple[str, ...]
+    now: int
     runs: tuple[RunPlan, ...]
+    budget_bytes: int | None
     freed_bytes: int | None
 
     @property
@@ -52,23 +46,25 @@ class PrunePlan:
         return _dropped(self.runs)
 
 
-def plan(repo: Repo, keep: Keep, words: Sequence[str] = ()) -> PrunePlan:
+def plan(repo: Repo, keep: Keep, words: Sequence[str] = (), *, now: int | None = None) -> PrunePlan:
     """Decide which checkpoints go, of all runs or of those that `words` name; change nothing.
 
-    A word is EXPERIMENT or EXPERIMENT/RUN. Raises InvalidInputError for a policy that says nothing
-    and NotFoundError for a word that names no run.
+    A word is EXPERIMENT, EXPERIMENT/RUN, or `reproductions` with what comes after it. `now` is in
+    microseconds since the epoch. Raises InvalidInputError for a policy that says nothing,
+    NotFoundError for a word that names no run, and RefusedError for a budget that cannot be kept.
     """
     if keep.empty:
         raise InvalidInputError("say what to keep: for instance --keep-last 1 --keep-best 1")
     root = repo.refresh()
-    runs = _decide(repo, root.refs, keep, words)
+    now = repo.clock() if now is None else now
+    runs, total = _decide(repo, root.refs, keep, words, now)
     gone = {f"{layout.HOLDS}{id}" for id in _dropped(runs)}
     without = {name: id for name, id in root.refs.items() if name not in gone}
     try:
         freed = gc.plan(repo, without).freed_bytes
     except RefusedError:
         freed = None  # gc will say what is wrong; letting go needs none of it
-    return PrunePlan(root.seq, keep, tuple(words), runs, freed)
+    return PrunePlan(root.seq, keep, tuple(words), now, runs, total, freed)
 
 
 def execute(repo: Repo, planned: PrunePlan) -> tuple[CommitId, ...]:
@@ -81,13 +77,27 @@ def execute(repo: Repo, planned: PrunePlan) -> tuple[CommitId, ...]:
         refs = transaction.root.refs
         if transaction.root.seq != planned.root:
             # A name, a fork or another prune may have come since the plan was shown.
-            still = set(_dropped(_decide(repo, refs, planned.keep, planned.words)))
+            runs, _ = _decide(repo, refs, planned.keep, planned.words, planned.now)
+            still = set(_dropped(runs))
             going = tuple(id for id in going if id in still)
         for id in going:
             transaction.set_ref(f"{layout.HOLDS}{id}", None)
         return going
 
-    return transact(repo, "prune", build)
+    return reserve.spending(repo, lambda: transact(repo, "prune", build))
+
+
+def explain(repo: Repo, id: CommitId, keep: Keep | None, now: int) -> tuple[Decision, ...]:
+    """Return why each checkpoint of the run of this commit that has its payload is kept.
+
+    What nothing but the lack of a policy keeps, and what `keep` would let go of, has no reason.
+    """
+    found = survey(repo, repo.root.refs)
+    runs = found.runs.values()
+    history = next((run for run in runs if any(id == one for one, _ in run)), [])
+    rules = Keep() if keep is None else replace(keep, budget=None)
+    items = checkpoints(repo, history, found.refs, rules)
+    return retention.plan(items, rules, spared(found), now=now)
 
 
 def _dropped(runs: Sequence[RunPlan]) -> tuple[CommitId, ...]:
@@ -100,91 +110,39 @@ def _dropped(runs: Sequence[RunPlan]) -> tuple[CommitId, ...]:
 
 
 def _decide(
-    repo: Repo, refs: Mapping[str, CommitId], keep: Keep, words: Sequence[str]
-) -> tuple[RunPlan, ...]:
-    histories = {
-        name: list(segment(repo.commit, tip))
-        for name, tip in refs.items()
-        if name.startswith((layout.RUNS, layout.OPEN, layout.REPRODUCTIONS))
-    }
-    protected = _protected(refs, histories)
-    selected = _selected(histories, words)
-    for name in selected:
-        _join(protected, _newest(name, histories[name], refs))
-    return tuple(
+    repo: Repo, refs: Mapping[str, CommitId], keep: Keep, words: Sequence[str], now: int
+) -> tuple[tuple[RunPlan, ...], int | None]:
+    """Return what happens to each run, and what stays as the budget counts it."""
+    found = survey(repo, refs)
+    needs = spared(found)
+    runs = tuple(
         RunPlan(
-            name.removeprefix(layout.RUNS),
-            retention.plan(list(_checkpoints(repo, histories[name], refs)), keep, protected),
+            ref.removeprefix(layout.RUNS),
+            retention.plan(checkpoints(repo, found.runs[ref], refs, keep), keep, needs, now=now),
         )
-        for name in selected
+        for ref in _selected(found, words)
     )
+    if (limit := keep.budget_bytes) is None:
+        return runs, None
+    together = [decision for run in runs for decision in run.decisions]
+    fitted, total = fit(together, limit, measure(repo), needs, word=keep.budget)
+    left = iter(fitted)
+    return tuple(_taken(run, left) for run in runs), total
 
 
-def _selected(histories: Mapping[str, History], words: Sequence[str]) -> list[str]:
-    runs = sorted(name for name in histories if name.startswith(layout.RUNS))
+def _taken(run: RunPlan, decisions: Iterator[Decision]) -> RunPlan:
+    return replace(run, decisions=tuple(next(decisions) for _ in run.decisions))
+
+
+def _selected(found: Survey, words: Sequence[str]) -> list[str]:
     if not words:
-        return runs
-    found: dict[str, None] = {}
+        return list(found.runs)
+    chosen: dict[str, None] = {}
     for word in words:
-        name = layout.RUNS + word.removeprefix("refs/").removeprefix(layout.RUNS).rstrip("/")
-        meant = [run for run in runs if run == name or run.startswith(f"{name}/")]
+        name = word.removeprefix("refs/").rstrip("/")
+        names = (name, f"{layout.RUNS}{name}")
+        meant = [ref for ref in found.runs if any(f"{ref}/".startswith(f"{n}/") for n in names)]
         if not meant:
             raise NotFoundError("run or experiment", word, "`cas log` lists runs")
-        found |= dict.fromkeys(meant)
-    return list(found)
-
-
-def _checkpoints(
-    repo: Repo, history: History, refs: Mapping[str, CommitId]
-) -> Iterator[Checkpoint]:
-    """Yield the checkpoints of a run that still have their payload."""
-    for id, commit in history:
-        if commit.kind == CHECKPOINT and f"{layout.HOLDS}{id}" in refs:
-            given = 0 if commit.volume is None else commit.volume.given_bytes
-            metrics = _metrics(repo, commit)
-            yield Checkpoint(id, commit.seq, commit.step, commit.monitor, metrics, given)
-
-
-def _metrics(repo: Repo, commit: Commit) -> dict[str, float]:
-    """Return the last value of each metric at a checkpoint."""
-    summary = repo.document(commit.tree, "summary.json")
-    found = {}
-    for name, row in summary.items() if isinstance(summary, dict) else ():
-        last = row.get("last") if isinstance(row, dict) else None
-        if isinstance(last, int | float):
-            found[name] = float(last)
-    return found
-
-
-def _protected(
-    refs: Mapping[str, CommitId], histories: Mapping[str, History]
-) -> dict[CommitId, Reasons]:
-    """Return what names and runs need, with the reasons."""
-    found: dict[CommitId, Reasons] = {}
-    for name, id in sorted(refs.items()):
-        room, _, rest = name.partition("/")
-        if f"{room}/" in NAMED:
-            _join(found, {id: (f"{NAMED[f'{room}/']} {rest}",)})
-    for name, history in sorted(histories.items()):
-        used = {
-            parent.commit: (f"{parent.role} of {name.partition('/')[2]}",)
-            for _, commit in history
-            for parent in commit.parents
-            if parent.role in INPUTS
-        }
-        _join(found, used)
-    return found
-
-
-def _newest(name: str, history: History, refs: Mapping[str, CommitId]) -> dict[CommitId, Reasons]:
-    """Return the newest checkpoint of a run that has not finished."""
-    live = f"{layout.OPEN}{name.removeprefix(layout.RUNS)}" in refs
-    if history[0][1].kind == RUN and not live:
-        return {}
-    newest = next((id for id, commit in history if commit.kind == CHECKPOINT), None)
-    return {} if newest is None else {newest: ("newest of an unfinished run",)}
-
-
-def _join(found: dict[CommitId, Reasons], more: Mapping[CommitId, Reasons]) -> None:
-    for id, reasons in more.items():
-        found[id] = tuple(dict.fromkeys((*found.get(id, ()), *reasons)))
+        chosen |= dict.fromkeys(meant)
+    return list(chosen)

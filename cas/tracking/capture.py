@@ -15,7 +15,9 @@ from cas.objects.commit import Commit, Parent
 from cas.objects.tree import Entry, EntryKind
 from cas.repo import ingest
 from cas.repo.repo import Repo
+from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction
+from cas.repo.vocabulary import as_words
 from cas.tracking import frameworks, rng
 from cas.tracking.checkpoint import read_state
 from cas.tracking.command import command
@@ -42,6 +44,7 @@ class Start:
     notes: str = ""
     parents: Sequence[Parent] = ()
     command: Mapping[str, Any] | None = None
+    retention: Keep | None = None
 
 
 def documents(start: Start, source: Source, cwd: Path, ordinal: int) -> dict[str, object]:
@@ -52,7 +55,8 @@ def documents(start: Start, source: Source, cwd: Path, ordinal: int) -> dict[str
     started = dict(start.command or command())
     # A program may be started outside its code: seen from there, its paths begin with `..`.
     started |= {"cwd": source.cwd or place_in(cwd, source.top), "ordinal": ordinal}
-    return {
+    policy = {} if start.retention is None else {"retention.json": as_words(start.retention)}
+    return policy | {
         "environment.json": environment(flags),
         "seeds.json": {"seed": start.seed},
         "command.json": started,

@@ -49,6 +49,7 @@ CAPTURED: Final = (
     "source.json",
     "host.json",
     "notes.json",
+    "retention.json",
     "code",
 )
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -22,7 +23,9 @@ from cas.plain import human_share
 from cas.repo import ingest
 from cas.repo.choice import choose, segment
 from cas.repo.repo import Repo
+from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction
+from cas.repo.vocabulary import as_policy
 from cas.tracking import ending, frameworks, rng
 from cas.tracking.capture import Start, as_data, as_params
 from cas.tracking.checkpoint import Checkpoint, checkpoint_at, gather, load, restore, write_state
@@ -31,6 +34,7 @@ from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.live import Live
 from cas.tracking.record import Items, run_volume
 from cas.tracking.recovery import recover_lost
+from cas.tracking.retain import Retention, of_config
 from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
 from cas.tracking.start import begin, forked_from, open_repo, say
 from cas.tracking.upkeep import after_run
@@ -51,15 +55,18 @@ def track(
     labels: Sequence[str] = (),
     group: str | None = None,
     notes: str = "",
+    retention: Keep | Mapping[str, Any] | None = None,
     repo: str | os.PathLike[str] | None = None,
 ) -> "Run":
     """Start a run; use it in a `with` block, or call `finish`.
 
     The experiment defaults to the script's name, the run's name to two words; a name that is taken
-    gets a number. `seed` also seeds Python, NumPy and the loaded frameworks. A missing repository
-    is made, at the git top level or else in this folder.
+    gets a number. `seed` also seeds Python, NumPy and the loaded frameworks. With `retention`, such
+    as `cas.Keep(last=2, best=1)`, the run lets go of its own checkpoints as it goes on. A missing
+    repository is made, at the git top level or else in this folder.
     """
-    start = Start(experiment, name, params or {}, seed, labels, group, notes)
+    keep = as_policy(retention)
+    start = Start(experiment, name, params or {}, seed, labels, group, notes, retention=keep)
     return _started(start, *open_repo(repo, clock))
 
 
@@ -71,6 +78,7 @@ def fork(
     name: str | None = None,
     seed: int | None = None,
     notes: str = "",
+    retention: Keep | Mapping[str, Any] | None = None,
     repo: str | os.PathLike[str] | None = None,
 ) -> "Run":
     """Start a run from a checkpoint: its params, overridden by `params`, and an edge to it.
@@ -78,6 +86,7 @@ def fork(
     A run stands for its newest checkpoint. `run.load_checkpoint(model=…)` then loads it. Metrics
     without a step go on after the checkpoint's last one.
     """
+    keep = as_policy(retention)
     opened, made = open_repo(repo, clock)
     base = forked_from(opened, rev)
     commit = opened.commit(base)
@@ -90,6 +99,7 @@ def fork(
         seed,
         notes=notes,
         parents=(Parent(RESUMED_FROM, base),),
+        retention=keep,
     )
     run = _started(start, opened, made)
     run._live.state.metrics.go_on_after(_last_step(opened, commit))
@@ -116,10 +126,11 @@ def _started(start: Start, repo: Repo, made: bool) -> "Run":
             say(f"{run} ended without a finish: committed as crashed")
     if start.seed is not None:
         rng.seed_all(start.seed, frameworks.loaded())
-    live = begin(repo, start)
+    keep = start.retention or of_config(repo, say)
+    live = begin(repo, replace(start, retention=keep))
     if not live.joined:  # `cas run` has said it
         say(f"run {live.state.run} in {repo.path}")
-    return Run(live)
+    return Run(live, keep)
 
 
 def _guarded(
@@ -143,8 +154,9 @@ def _guarded(
 class Run:
     """An execution being tracked."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, keep: Keep | None = None) -> None:
         self._live = live
+        self._retention = None if keep is None else Retention(live.repo, keep, say)
         self._pid = os.getpid()
         self._problems: list[str] = []
         self._ended = False
@@ -237,7 +249,9 @@ class Run:
             return write_state(tx.writer, state)
 
         details = {"epoch": epoch, "metrics": as_data(metrics or {}), "parts": sorted(state)}
-        return self._live.checkpoint(write, self._live.moment("running", at), details)
+        id = self._live.checkpoint(write, self._live.moment("running", at), details)
+        self._retain()
+        return id
 
     def load_checkpoint(
         self,
@@ -301,12 +315,20 @@ class Run:
                 raise TrackingError(f"run {self.name} could not be committed: {error}") from error
             self._leave()
         self._tell(status)
+        if self._retention is not None:
+            self._live.between(self._retention.ended)
         after_run(self.repo)
         if self._problems:
             count = len(self._problems)
             calls = "1 call" if count == 1 else f"{count} calls"
             raise TrackingError(f"{calls} of run {self.name} failed; first: {self._problems[0]}")
         return self._commit
+
+    def _retain(self) -> None:
+        """Let the run's policy look at what has been saved."""
+        policy, state = self._retention, self._live.state
+        if policy is not None:
+            self._live.between(lambda: policy.saved(state.run, state.ref))
 
     def _leave(self) -> None:
         self._ended = True

@@ -18,7 +18,7 @@ from cas.errors import (
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import RESUMED_FROM, Commit
 from cas.objects.document import document
-from cas.repo import ingest, place
+from cas.repo import ingest, place, reserve
 from cas.repo.layout import HOLDS, RUNS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
@@ -66,7 +66,7 @@ def open_repo(given: str | os.PathLike[str] | None, clock: Callable[[], int]) ->
             if attempt:
                 time.sleep(PAUSE_S)  # somebody else is just making it
         try:
-            return Repo.create(target, who=who, clock=clock), True
+            return reserve.made(Repo.create(target, who=who, clock=clock)), True
         except ConflictError:
             continue
     raise ConflictError(str(target))
@@ -155,6 +155,7 @@ def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object
         "environment.json": True,
         "seeds.json": start.seed is not None,
         "notes.json": bool(start.labels or start.group or start.notes),
+        "retention.json": start.retention is not None,
     }
     return {name: known[name] for name, tells in told.items() if tells}
 

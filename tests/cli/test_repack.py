@@ -70,7 +70,7 @@ def test_what_others_stored_meanwhile_is_no_saving(
     assert line.endswith("3.0 MB in all")
 
 
-@pytest.mark.parametrize("text", ["much", "-1", "1.5GB", "2XB", "GB"])
+@pytest.mark.parametrize("text", ["much", "-1", "1,5GB", "2XB", "GB"])
 def test_refuses_what_is_no_size(cas: Cas, repo: Repo, text: str) -> None:
     result = cas("repack", "--max-extra", text)
     assert result.code == 2

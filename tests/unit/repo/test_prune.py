@@ -1,18 +1,27 @@
 """Prune drops the holds that a policy does not keep and nobody needs, and says what that frees."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cas.errors import InvalidInputError, NotFoundError
+from cas.errors import InvalidInputError, NotFoundError, RefusedError
 from cas.ids import CommitId
-from cas.objects.commit import RESUMED_FROM, Parent
+from cas.objects.commit import EVALUATES, REPRODUCES, RESUMED_FROM, VARIANT_OF, Parent
 from cas.repo import gc, prune
-from cas.repo.layout import HOLDS
+from cas.repo.layout import HOLDS, REPRODUCTIONS
 from cas.repo.prune import PrunePlan
 from cas.repo.repo import Repo
 from cas.repo.retention import Keep
-from tests.support.builders import RunBuilder, noise, pack_files, repository, set_ref
+from tests.support.builders import (
+    START,
+    RunBuilder,
+    commit_files,
+    noise,
+    pack_files,
+    repository,
+    set_ref,
+)
 
 LAST = Keep(last=1)
 
@@ -99,7 +108,7 @@ def test_spares_what_a_name_points_at(repo: Repo) -> None:
 def test_only_what_is_tagged_can_be_kept(repo: Repo) -> None:
     run = run_of(repo, "exp/one", 3)
     set_ref(repo, "tags/v1", run.ids[1])
-    assert prune.plan(repo, Keep(tagged=True)).dropped == (run.ids[0], run.ids[2])
+    assert prune.plan(repo, Keep(tagged=True)).dropped == (run.ids[0],)
 
 
 def test_spares_the_newest_of_an_unfinished_run(repo: Repo) -> None:
@@ -107,6 +116,16 @@ def test_spares_the_newest_of_an_unfinished_run(repo: Repo) -> None:
     plan = prune.plan(repo, Keep(tagged=True))
     assert plan.dropped == tuple(run.ids[:2])
     assert reasons(plan)[run.ids[2]] == ("newest of an unfinished run",)
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "crashed", "interrupted"])
+def test_spares_the_newest_of_a_run_that_has_ended(repo: Repo, status: str) -> None:
+    run = run_of(repo, "exp/one", 3, finish=False)
+    run.finish(status=status)
+    plan = prune.plan(repo, Keep(tagged=True))
+    assert plan.dropped == tuple(run.ids[:2])
+    finished = "newest of the run" if status == "finished" else "newest of an unfinished run"
+    assert reasons(plan)[run.ids[2]] == (finished,)
 
 
 def test_a_draft_says_that_a_run_is_unfinished(repo: Repo) -> None:
@@ -125,6 +144,134 @@ def test_spares_the_direct_inputs_of_every_run(repo: Repo) -> None:
     assert reasons(plan)[base.ids[0]] == ("resumed-from of exp/fork",)
 
 
+@pytest.mark.parametrize(
+    ("role", "spares"),
+    [(EVALUATES, True), ("teacher", True), (VARIANT_OF, False), (REPRODUCES, False)],
+)
+def test_spares_what_a_commit_was_made_from(repo: Repo, role: str, spares: bool) -> None:
+    run = run_of(repo, "exp/one", 2)
+    commit_files(repo, {"a": b"1"}, parents=(Parent(role, run.ids[0]),))
+    plan = prune.plan(repo, LAST)
+    assert (run.ids[0] not in plan.dropped) is spares
+    assert not spares or reasons(plan)[run.ids[0]] == (f"{role} of commit",)
+
+
+def test_what_a_removed_run_was_made_from_is_not_spared(repo: Repo) -> None:
+    base = run_of(repo, "exp/base", 3)
+    fork = RunBuilder(repo, "exp/fork", parents=(Parent(RESUMED_FROM, base.ids[0]),))
+    fork.checkpoint(1, {"w": noise(77, 1000)})
+    set_ref(repo, fork.ref, None)
+    assert prune.plan(repo, LAST).dropped == tuple(base.ids[:2])
+
+
+@dataclass
+class Reproduction(RunBuilder):
+    """A run under the name of another, at a ref of its own."""
+
+    original: CommitId | None = None
+
+    @property
+    def ref(self) -> str:
+        assert self.original is not None
+        return f"{REPRODUCTIONS}{self.original.hex()[:10]}/1/run-0"
+
+
+class TestReproductions:
+    """What a reproduction saved can be let go of as what a run saved."""
+
+    @pytest.fixture
+    def again(self, repo: Repo) -> Reproduction:
+        run = run_of(repo, "exp/one", 2)
+        found = Reproduction(repo, "exp/one", original=run.ids[-1])
+        for step in range(2):
+            found.checkpoint(step, {"w": noise(900 + step, 2000)})
+        return found
+
+    def test_they_are_chosen_by_name(self, repo: Repo, again: Reproduction) -> None:
+        again.finish()
+        for word in ("reproductions", again.ref, again.ref.rpartition("/")[0]):
+            plan = prune.plan(repo, LAST, [word])
+            assert plan.dropped == (again.ids[0],)
+            assert [run.run for run in plan.runs] == [again.ref]
+
+    def test_without_a_name_they_are_among_the_others(
+        self, repo: Repo, again: Reproduction
+    ) -> None:
+        again.finish()
+        assert again.ids[0] in prune.plan(repo, LAST).dropped
+
+    def test_nothing_of_one_that_has_ended_must_stay(self, repo: Repo, again: Reproduction) -> None:
+        assert prune.plan(repo, Keep(tagged=True), ["reproductions"]).dropped == (again.ids[0],)
+        again.finish()
+        plan = prune.plan(repo, Keep(tagged=True), ["reproductions"])
+        assert plan.dropped == tuple(again.ids[:2])
+        prune.execute(repo, plan)
+        assert not {f"{HOLDS}{id}" for id in again.ids} & held(repo)
+
+
+class TestBudget:
+    """A budget drops the worst of what the rules keep, until what is left fits."""
+
+    def test_the_worst_go_first_whatever_run_they_are_of(self, repo: Repo) -> None:
+        one, two = RunBuilder(repo, "exp/one"), RunBuilder(repo, "exp/two")
+        for step, (a, b) in enumerate(((5.0, 1.0), (2.0, 4.0), (3.0, 6.0), (9.0, 9.0))):
+            one.checkpoint(step, {"w": noise(step, 100_000)}, value=a)
+            two.checkpoint(step, {"w": noise(50 + step, 100_000)}, value=b)
+        plan = prune.plan(repo, Keep(budget="450kB"))
+        # The newest of both stay, and of the others the best.
+        kept = {one.ids[3], two.ids[3], two.ids[0], one.ids[1]}
+        assert set(plan.dropped) == {*one.ids, *two.ids} - kept
+        assert plan.budget_bytes is not None
+        assert 400_000 < plan.budget_bytes <= 450_000
+
+    def test_what_is_shared_is_counted_once(self, repo: Repo) -> None:
+        run = RunBuilder(repo, "exp/one")
+        frozen = noise(1, 200_000)
+        for step in range(5):
+            run.checkpoint(step, {"frozen": frozen, "head": noise(10 + step, 10_000)})
+        assert prune.plan(repo, Keep(budget="300kB")).dropped == ()
+        assert prune.plan(repo, Keep(budget="235kB")).dropped == tuple(run.ids[:2])
+
+    def test_what_costs_nothing_is_not_dropped(self, repo: Repo) -> None:
+        run = RunBuilder(repo, "exp/one")
+        for step, seed in enumerate((1, 2, 2)):
+            run.checkpoint(step, {"w": noise(seed, 100_000)}, value=(1.0, 9.0, 5.0)[step])
+        assert prune.plan(repo, Keep(budget="150kB")).dropped == (run.ids[0],)
+
+    def test_it_cuts_what_the_rules_keep(self, repo: Repo) -> None:
+        run = run_of(repo, "exp/one", 6)
+        plan = prune.plan(repo, Keep(last=4, budget=6000))
+        assert plan.dropped == tuple(run.ids[:4])
+        assert reasons(plan)[run.ids[0]] == ()
+        assert reasons(plan)[run.ids[2]] == ("over the budget of 6.0 kB",)
+
+    def test_what_is_protected_is_never_dropped(self, repo: Repo) -> None:
+        run = run_of(repo, "exp/one", 4)
+        set_ref(repo, "tags/v1", run.ids[0])
+        assert set(prune.plan(repo, Keep(budget=6000)).dropped) == set(run.ids[1:3])
+        with pytest.raises(RefusedError, match=r"alone, over the budget of 3.0 kB"):
+            prune.plan(repo, Keep(budget=3000))
+
+    def test_what_gc_leaves_is_what_the_plan_said(self, repo: Repo) -> None:
+        run = RunBuilder(repo, "exp/one")
+        for step in range(6):
+            run.checkpoint(step, {"w": noise(step, 500_000)}, value=float(step))
+        plan = prune.plan(repo, Keep(budget="1.6MB"))
+        prune.execute(repo, plan)
+        gc.execute(repo, gc.plan(repo))
+        left = sum(pack_files(repo).values())
+        assert plan.budget_bytes is not None
+        # What is not counted: the records of the history, and the footers of the packs.
+        assert 0 < left - plan.budget_bytes < 20_000
+
+
+def test_now_is_an_argument(repo: Repo) -> None:
+    run = run_of(repo, "exp/one", 3)
+    day = 86_400_000_000
+    assert prune.plan(repo, Keep(within="1d"), now=START + day - 1).dropped == ()
+    assert prune.plan(repo, Keep(within="1d"), now=START + day + 1).dropped == (run.ids[0],)
+
+
 def test_what_is_pruned_already_is_not_looked_at(repo: Repo) -> None:
     run = run_of(repo, "exp/one", 3)
     set_ref(repo, f"{HOLDS}{run.ids[2]}", None)
@@ -137,7 +284,7 @@ def test_metrics_come_from_the_summary_of_each_checkpoint(repo: Repo) -> None:
     run = RunBuilder(repo, "exp/one")
     for step, accuracy in enumerate((0.1, 0.9, 0.5)):
         run.checkpoint(step, {"w": noise(step, 100)}, metrics={"acc": accuracy})
-    run.finish()
+    run.checkpoint(3, {"w": noise(3, 100)}, metrics={"acc": 0.7})
     assert prune.plan(repo, Keep(max={"acc": 1})).dropped == (run.ids[0], run.ids[2])
     assert prune.plan(repo, Keep(min={"acc": 2})).dropped == (run.ids[1],)
 

@@ -11,6 +11,8 @@ from cas.ids import CommitId, commit_id
 from cas.objects.commit import Monitor
 from cas.repo.retention import Checkpoint, Decision, Keep, plan
 
+NOW = 1_900_000_000_000_000
+
 
 def cid(seq: int) -> CommitId:
     return commit_id(bytes([seq]))
@@ -27,50 +29,50 @@ def kept(decisions: tuple[Decision, ...]) -> dict[int, tuple[str, ...]]:
 
 def test_keeps_the_last_by_seq_whatever_the_order_given() -> None:
     items = [checkpoint(seq) for seq in (3, 1, 2)]
-    assert kept(plan(items, Keep(last=2), {})) == {2: ("last 2",), 3: ("last 2",)}
+    assert kept(plan(items, Keep(last=2), {}, now=NOW)) == {2: ("last 2",), 3: ("last 2",)}
 
 
 def test_keeps_the_best_by_the_monitor_and_the_earlier_of_equals() -> None:
     items = [checkpoint(1, 0.5), checkpoint(2, 0.2), checkpoint(3, 0.2), checkpoint(4, 0.9)]
-    assert kept(plan(items, Keep(best=1), {})) == {2: ("best 1 by loss",)}
+    assert kept(plan(items, Keep(best=1), {}, now=NOW)) == {2: ("best 1 by loss",)}
 
 
 def test_best_is_the_highest_where_the_monitor_says_so() -> None:
     items = [Checkpoint(cid(n), n, monitor=Monitor("acc", "max", n / 10)) for n in range(4)]
-    assert list(kept(plan(items, Keep(best=2), {}))) == [2, 3]
+    assert list(kept(plan(items, Keep(best=2), {}, now=NOW))) == [2, 3]
 
 
 def test_a_value_that_is_no_number_is_never_best() -> None:
     items = [checkpoint(1, math.nan), checkpoint(2, 7.0), checkpoint(3, math.nan)]
-    assert list(kept(plan(items, Keep(best=1), {}))) == [2]
+    assert list(kept(plan(items, Keep(best=1), {}, now=NOW))) == [2]
 
 
 def test_values_of_another_monitor_are_not_compared() -> None:
     other = Checkpoint(cid(1), 1, monitor=Monitor("acc", "min", 0.0))
-    assert list(kept(plan([other, checkpoint(2, 5.0)], Keep(best=1), {}))) == [2]
+    assert list(kept(plan([other, checkpoint(2, 5.0)], Keep(best=1), {}, now=NOW))) == [2]
 
 
 def test_keeps_extremes_of_any_metric() -> None:
     items = [checkpoint(1, a=1.0, b=9.0), checkpoint(2, a=2.0), checkpoint(3, a=3.0, b=8.0)]
-    decisions = plan(items, Keep(min={"a": 1}, max={"b": 1}), {})
+    decisions = plan(items, Keep(min={"a": 1}, max={"b": 1}), {}, now=NOW)
     assert kept(decisions) == {1: ("lowest 1 by a", "highest 1 by b")}
 
 
 def test_keeps_every_so_many_steps() -> None:
     items = [checkpoint(seq) for seq in range(6)]
-    assert list(kept(plan(items, Keep(every=20), {}))) == [0, 2, 4]
+    assert list(kept(plan(items, Keep(every=20), {}, now=NOW))) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("keep", [Keep(best=1), Keep(min={"loss": 1}), Keep(max={"none": 2})])
 def test_a_rule_with_nothing_to_compare_keeps_everything_and_says_so(keep: Keep) -> None:
-    decisions = plan([checkpoint(1), checkpoint(2)], keep, {})
+    decisions = plan([checkpoint(1), checkpoint(2)], keep, {}, now=NOW)
     assert all(decision.keep for decision in decisions)
     assert decisions[0].reasons[0].startswith("no value to tell the")
 
 
 def test_what_is_protected_stays_with_its_reason() -> None:
     items = [checkpoint(1), checkpoint(2), checkpoint(3)]
-    decisions = plan(items, Keep(last=1), {cid(1): ("tag v1",), cid(3): ("tag v3",)})
+    decisions = plan(items, Keep(last=1), {cid(1): ("tag v1",), cid(3): ("tag v3",)}, now=NOW)
     assert kept(decisions) == {1: ("tag v1",), 3: ("tag v3", "last 1")}
 
 
@@ -99,7 +101,9 @@ def test_keeps_the_union_of_its_rules_and_nothing_else(
     told: list[float | None], last: int | None, best: int | None, named: set[int]
 ) -> None:
     items = [checkpoint(seq, value) for seq, value in enumerate(told)]
-    decisions = plan(items, Keep(last=last, best=best), {cid(seq): ("tag",) for seq in named})
+    decisions = plan(
+        items, Keep(last=last, best=best), {cid(seq): ("tag",) for seq in named}, now=NOW
+    )
     assert [decision.checkpoint for decision in decisions] == items
     numbers = {seq: v for seq, v in enumerate(told) if v is not None and not math.isnan(v)}
     expected = named & set(range(len(told)))

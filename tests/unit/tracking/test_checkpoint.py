@@ -204,9 +204,9 @@ def test_ctrl_c_leaves_a_checkpoint_whole_or_undone(
     run = cas.track("a")
     run.log({"x": 0})
 
-    def interrupted(*args: Any) -> object:
+    def interrupted(*args: Any, **more: Any) -> object:
         if after:
-            transact(*args)
+            transact(*args, **more)
         else:
             args[2](None)  # building it is interrupted
         raise KeyboardInterrupt

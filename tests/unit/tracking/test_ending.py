@@ -136,10 +136,10 @@ def test_an_interrupted_finish_can_be_done_again(
         run = cas.track("a", name=f"after-{after}")
         run.log({"x": 1})
 
-        def interrupted(*args: object, after: bool = after) -> object:
+        def interrupted(*args: object, after: bool = after, **more: object) -> object:
             monkeypatch.setattr(live, "transact", real)
             if after:
-                real(*args)  # type: ignore[arg-type]
+                real(*args, **more)  # type: ignore[arg-type]
             raise KeyboardInterrupt
 
         monkeypatch.setattr(live, "transact", interrupted)

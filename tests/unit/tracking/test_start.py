@@ -134,11 +134,11 @@ def test_ctrl_c_while_a_run_begins_leaves_nothing(
 ) -> None:
     cas.track("a", name="x").finish()
 
-    def interrupted(*args: Any) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
         with monkeypatch.context() as patched:
             patched.setattr(live, "transact", transact)
             if after:
-                transact(*args)
+                transact(*args, **kwargs)
         monkeypatch.setattr(live, "transact", transact)
         raise KeyboardInterrupt
 
