@@ -61,6 +61,16 @@ def commit(
     done = commit_paths(repo, places, Path.cwd(), told, progress=session.progress)
     session.emit(done, [str(done.id)])
     session.say(f"cas: stored {render.human_share(done.stored_bytes, done.given_bytes)}")
+    _upkeep(repo)
+
+
+def _upkeep(repo: "Repo") -> None:
+    from cas.repo import gcauto
+
+    if gcauto.wanted(repo):
+        from cas.tracking.upkeep import after_commit  # slow to import
+
+        after_commit(repo)
 
 
 def _params(given: tuple[str, ...]) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cas.errors import InvalidInputError
+
 from . import render
+from .exits import printable
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
@@ -17,10 +20,15 @@ SAVERS = ("shared", "planes", "deltas", "zstd")
 
 @click.command()
 @click.argument("rev", required=False)
+@click.option(
+    "--by",
+    type=click.Choice(["experiment", "run", "artifact"]),
+    help="Tell what each of them alone needs, which is what would be freed with it.",
+)
 @click.option("--savings", is_flag=True, help="Tell what each way of storing less has saved.")
 @json_option
 @pass_session
-def du(session: Session, rev: str | None, *, savings: bool) -> None:
+def du(session: Session, rev: str | None, *, by: str | None, savings: bool) -> None:
     """Show what the repository takes, or what REV takes, and of what.
 
     Given is what all commits together hold, as if each had its files side by side; stored is what
@@ -30,10 +38,18 @@ def du(session: Session, rev: str | None, *, savings: bool) -> None:
     Of a REV: stored is all that it needs, the bases of its deltas too; only here is what nothing
     else needs, which is what `prune` and `gc` would free of it. A run is listed with its
     checkpoints.
+
+    With --by: what each experiment, run or artifact needs that nothing else does. What several
+    share goes only with the last of them.
     """
     from cas.repo import usage
 
     repo = session.repo
+    if by is not None:
+        if rev is not None or savings:
+            raise InvalidInputError("--by counts the whole repository: no REV, no --savings")
+        _by(session, by)
+        return
     if rev is None:
         found = usage.usage(repo, progress=session.progress)
         lines, total = found.lines, found.total
@@ -65,6 +81,27 @@ def du(session: Session, rev: str | None, *, savings: bool) -> None:
             else _claims(told, claims)
         ),
     )
+
+
+def _by(session: Session, by: str) -> None:
+    from cas.repo.owners import By, owners
+
+    found = owners(session.repo, By(by), progress=session.progress)
+    rest = {
+        "shared by several": found.shared_bytes,
+        "not kept": found.unused_bytes,
+        "upkeep": found.upkeep_bytes,
+        "total": found.total_bytes,
+    }
+    rows = [[by, "only here", "objects", "with payload"]]
+    for one in found.owners:
+        commits = str(one.commits) if one.commits else ""
+        size = render.human_bytes(one.own_bytes)
+        rows.append([printable(one.name), size, f"{one.own_objects:,}", commits])
+    rows += [[name, render.human_bytes(size), "", ""] for name, size in rest.items()]
+    if by == "artifact":
+        rows = [row[:3] for row in rows]
+    session.emit(found, lambda: render.table(rows, right=range(1, len(rows[0]))))
 
 
 def _claims(told: Sequence[dict[str, Any]], claims: "Claims") -> Iterator[str]:

@@ -11,59 +11,70 @@ Format: docs/format/ordering.md.
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from cas.backend.base import KeyInfo
-from cas.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
+from cas.errors import ConflictError, CorruptionError, NotFoundError, StorageFullError
 from cas.ids import Buffer, CommitId, ObjectId
 from cas.progress import SILENT, Progress
+from cas.repo import gcstages, reserve
+from cas.repo.gate import Gate
 from cas.repo.gcmoved import moved
 from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
-from cas.repo.gcrecode import COPIES, ROOM, whole, whole_again, without
-from cas.repo.layout import INDEX, PACKS, SESSIONS
-from cas.repo.reach import mark
+from cas.repo.gcrecode import COPIES, ROOM, whole, whole_again
+from cas.repo.gctidy import orphans, pack_files, tidy
+from cas.repo.layout import SESSIONS
+from cas.repo.marking import mark
 from cas.repo.replace import refused, swap, sweep
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
-from cas.repo.session import Session, others
-from cas.repo.transaction import ATTEMPTS, begun, lost
+from cas.repo.session import Session
+from cas.repo.transaction import begun, lost
 from cas.store.index import Place
-from cas.store.indexfile import IndexFile
-from cas.store.pack import PackClass, PackInfo
+from cas.store.pack import PackInfo
 from cas.store.pinned import PinnedStore
 from cas.store.pool import ordered
 from cas.store.record import RecordHeader
 from cas.store.writer import PACK_LIMIT, ObjectWriter
 
-MARKS: Final = 4  # attempts after which what dies meanwhile is left to the next collection
+__all__ = ["execute", "pack_files", "plan"]
+
+MARKS: Final = 1  # times that it marks anew only because something has died meanwhile
+ATTEMPTS: Final = 200  # beside many writers most of them are lost, and cost little
+OUTRUN: Final = 5  # lost races after which it closes the gate for a moment
 WHAT: Final = "gc"
-SUFFIX: Final = ".pack"
-UNREAD: Final = b"\0" * 32  # an orphan's footer: nobody looks at it
 
 
-def plan(repo: Repo, refs: Mapping[str, CommitId] | None = None, *, own: str = "") -> GcPlan:
+def plan(
+    repo: Repo,
+    refs: Mapping[str, CommitId] | None = None,
+    *,
+    own: str = "",
+    progress: Progress = SILENT,
+) -> GcPlan:
     """Decide what a collection would do now, or if the refs were these; change nothing.
 
     `own` is the session of the caller. Raises RefusedError when something live cannot be read.
     """
-    return _decided(repo, refs, own, frozenset())
+    return _decided(repo, refs, own, frozenset(), progress)
 
 
-def execute(repo: Repo, planned: GcPlan, *, progress: Progress = SILENT) -> GcPlan:
+def execute(repo: Repo, planned: GcPlan, *, progress: Progress = SILENT, run: str = "") -> GcPlan:
     """Do what a plan says; return the plan that was carried out in the end.
 
-    That is another one when the root has moved meanwhile: what came alive stays. Raises
-    RefusedError, and ConflictError when others keep publishing faster than this can mark.
+    That is another one when the root has moved meanwhile: what came alive stays. `run` is the run
+    that does so by itself. Raises RefusedError, StorageFullError when not even a part of it fits,
+    and ConflictError when others keep publishing faster than this can.
     """
-    operation = begun(repo, WHAT)
+    operation = begun(repo, WHAT, run)
     name = operation.id.hex()
-    with Session.open(repo.path / SESSIONS, name, WHAT):
+    opened = partial(Session.open, repo.path / SESSIONS, name, WHAT, ops=repo.ops)
+    with reserve.spending(repo, opened):
         done = _Collection(repo, operation, progress).run(planned)
-        if _alone(repo, name):
-            _tidy(repo)
+        tidy(repo, operation)
         return done
 
 
@@ -74,6 +85,14 @@ class _Collection:
         self._repo = repo
         self._operation = operation
         self._progress = progress
+        self._limit = sys.maxsize  # bytes of copies, known when they did not fit
+        self._marks = 0
+        self._light = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a step: with copies of its own."""
+        repo = self._repo
         self._writer = ObjectWriter(
             repo.backend, repo.store, lambda: os.urandom(16), pack_limit=PACK_LIMIT
         )
@@ -81,26 +100,102 @@ class _Collection:
         self._unfit: list[PackInfo] = []
 
     def run(self, planned: GcPlan) -> GcPlan:
-        """Carry a plan through all four steps, or one that the newest root asks for instead."""
+        """Carry out a plan step by step, or one that the newest root asks for instead."""
+        done: list[GcPlan] = []
         try:
-            for attempt in range(ATTEMPTS):
-                # The whole of an older plan or another one, never a part: what was live then may
-                # now be dead in a metadata pack that stays, and the part takes what it names.
-                if (root := self._repo.refresh()).seq != planned.base.seq:
-                    outrun = attempt >= MARKS
-                    planned = (outrun and moved(self._repo, planned, root)) or self._again()
-                if not self._replace(planned):
+            while True:
+                step = self._step(planned)
+                if step is None and done:
+                    return gcstages.together(done)
+                if step is None:
+                    raise StorageFullError(_no_room(planned))
+                try:
+                    one, after, planned = self._carry_out(planned, step)
+                except StorageFullError:
+                    if not self._make_do(step):
+                        raise
                     continue
-                if (after := self._condemn(planned)) is not None:
-                    sweep(self._repo, after, self._operation, self._progress)
-                    return self._done(planned)
+                done.append(one)
+                self._limit += one.freed_bytes
+                self._light = one.partial
+                if not one.staying:
+                    return gcstages.together(done)
+                planned = self._left(one, planned, after)
         finally:
             self._writer.discard()
+
+    def _make_do(self, step: GcPlan) -> bool:
+        """Take back what did not fit, and say whether less may be tried.
+
+        A quota may leave less than the disk has free, so the room is found by trying.
+        """
+        self._writer.discard()
+        listed = {info.name for info in self._repo.refresh().packs}
+        for info in (*self._writer.packs.values(), *self._unfit):
+            if info.name not in listed:
+                self._repo.backend.delete(info.key)
+        self._begin()
+        if reserve.give_up(self._repo):
+            return True
+        self._limit = min(self._limit, step.new_bytes) // 2
+        return self._limit >= gcstages.LEAST_ROOM
+
+    def _step(self, planned: GcPlan) -> GcPlan | None:
+        """Return what of a plan to do first, None where nothing fits."""
+        room = min(gcstages.room_in(self._repo), self._limit)
+        try:
+            return gcstages.step(self._repo, planned, room, light=self._light)
+        except (CorruptionError, NotFoundError):
+            if self._repo.refresh().seq == planned.base.seq:
+                raise
+            return planned  # another collection has taken more: it is decided anew
+
+    def _left(self, done: GcPlan, planned: GcPlan, root: Root) -> GcPlan:
+        """Return what is left of a plan when one step of it has led to this root."""
+        try:
+            return self._again() if done.partial else gcstages.rest(self._repo, done, planned, root)
+        except (CorruptionError, NotFoundError):
+            return self._again()  # another collection has taken more
+
+    def _carry_out(self, planned: GcPlan, step: GcPlan) -> tuple[GcPlan, Root, GcPlan]:
+        """Carry a step through all four phases.
+
+        Returns it as it was carried out, the root that it led to, and the plan that it is of.
+        """
+        with Gate(self._repo) as gate:
+            for attempt in range(ATTEMPTS):
+                if attempt >= OUTRUN:
+                    gate.close()
+                # The whole of an older plan or another one, never a part: what was live then may
+                # now be dead in a metadata pack that stays, and the part takes what it names.
+                if (root := self._repo.refresh()).seq != step.base.seq:
+                    marks = self._shall_mark(step, root)
+                    on_this = None if marks else moved(self._repo, step, root)
+                    if on_this is None:
+                        gate.open()
+                        planned = self._again()
+                        on_this = self._step(planned) or planned
+                    step = on_this
+                if not self._replace(step):
+                    continue
+                if (after := self._condemn(step)) is not None:
+                    gate.open()
+                    done = self._done(step)
+                    self._begin()  # the copies are listed now: they are not to be taken back
+                    sweep(self._repo, after, self._operation, self._progress)
+                    return done, after, planned
         raise ConflictError("the repository")
+
+    def _shall_mark(self, step: GcPlan, root: Root) -> bool:
+        """Say whether something has died since, and is to be collected as well."""
+        if self._marks >= MARKS or not step.base.refs.items() - root.refs.items():
+            return False
+        self._marks += 1
+        return True
 
     def _again(self) -> GcPlan:
         mine = frozenset(self._writer.packs) | {info.name for info in self._unfit}
-        return _decided(self._repo, None, self._operation.id.hex(), mine)
+        return _decided(self._repo, None, self._operation.id.hex(), mine, self._progress)
 
     def _done(self, planned: GcPlan) -> GcPlan:
         """Return the plan with the sizes that copies kept from an earlier one may have changed."""
@@ -174,21 +269,26 @@ class _Collection:
 
 
 def _decided(
-    repo: Repo, refs: Mapping[str, CommitId] | None, own: str, mine: frozenset[bytes]
+    repo: Repo,
+    refs: Mapping[str, CommitId] | None,
+    own: str,
+    mine: frozenset[bytes],
+    progress: Progress,
 ) -> GcPlan:
     """Decide on the newest root; what fails because it moves meanwhile is done again."""
     base = repo.refresh()
     for _ in range(ATTEMPTS):
-        orphans = _orphans(repo, base, own, mine)
+        stray = orphans(repo, base, own, mine)
         try:
             store = PinnedStore(repo.backend, base.packs)
-            live = mark(store, base.refs if refs is None else refs, base.tombstones)
-            planned = decide(store, base, live, repo.backend, orphans)
+            live = mark(
+                store, base.refs if refs is None else refs, base.tombstones, progress=progress
+            )
+            planned = decide(base, live, repo.backend, stray)
             recoded = whole_again(store, live)
             if not recoded:
                 return planned
-            live = without(live, recoded)
-            other = decide(store, base, live, repo.backend, orphans, recoded=recoded)
+            other = decide(base, live, repo.backend, stray, recoded=recoded)
             return max(planned, other, key=lambda plan: plan.freed_bytes)
         except (CorruptionError, NotFoundError) as error:
             seen, base = base, repo.refresh()
@@ -197,46 +297,6 @@ def _decided(
     raise ConflictError("the repository")
 
 
-def _orphans(repo: Repo, base: Root, own: str, mine: frozenset[bytes]) -> tuple[PackInfo, ...]:
-    """Return the pack files that no root lists or condemns; none while somebody may write them."""
-    known = mine | {info.name for info in base.packs + base.condemned}
-    found = [info for info in pack_files(repo) if info.name not in known]
-    # Listed first, asked second: who opens a session later has no file among these.
-    return tuple(found) if found and _alone(repo, own) else ()
-
-
-def _alone(repo: Repo, own: str) -> bool:
-    return next(others(repo.path / SESSIONS, own), None) is None
-
-
-def pack_files(repo: Repo) -> list[PackInfo]:
-    """Return every pack file on disk, by name and size; whether it exists, roots say."""
-    found = []
-    for info in repo.backend.scan(PACKS):
-        stem = info.key.removeprefix(PACKS).removesuffix(SUFFIX)
-        if info.key.endswith(SUFFIX) and len(stem) == 2 * PackInfo.NAME_SIZE:
-            try:
-                name = bytes.fromhex(stem)
-            except ValueError:
-                continue
-            found.append(PackInfo(name, info.size_bytes, UNREAD, PackClass.DATA))
-    return found
-
-
-def _tidy(repo: Repo) -> None:
-    """Remove what dead processes left in tmp/, and index files that help nobody."""
-    repo.backend.sweep()
-    wanted = {info.name for info in repo.root.packs}
-    files = sorted(repo.backend.scan(INDEX), key=lambda info: -info.size_bytes)
-    for info in files:
-        covers = _covered(repo, info) & wanted
-        if not covers:
-            repo.backend.delete(info.key)
-        wanted -= covers
-
-
-def _covered(repo: Repo, info: KeyInfo) -> set[bytes]:
-    try:
-        return set(IndexFile.open(repo.backend, info.key, info.size_bytes).packs)
-    except (CorruptionError, NotFoundError, UnsupportedError):
-        return set()
+def _no_room(planned: GcPlan) -> str:
+    needed = min((one.copied_bytes for one in planned.rewrites), default=0)
+    return f"gc needs room for {needed:,} bytes of copies: free some, then try again"

@@ -4,13 +4,13 @@ When the checkpoint that others lean on is let go of, its pieces stay as their b
 hang together go when all that leans on them takes less room written whole than they do.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from cas.ids import BlobId, ObjectId
-from cas.repo.reach import Live
+from cas.repo.marks import Live
 from cas.repo.recode import as_whole, element_in
 from cas.store.encoding import Record
 from cas.store.index import Place
@@ -48,25 +48,6 @@ def whole_again(store: PinnedStore, live: Live) -> dict[ObjectId, int]:
     return found
 
 
-def without(live: Live, recoded: Mapping[ObjectId, int]) -> Live:
-    """Return what is live when these deltas need their bases no more."""
-    deltas = {id: base for id, base in live.deltas.items() if id not in recoded}
-    needed = {base for id, base in deltas.items() if id not in live.only_bases}
-    pending = list(needed)
-    while pending:
-        base = deltas.get(pending.pop())
-        if base is not None and base not in needed:
-            needed.add(base)
-            pending.append(base)
-    gone = live.only_bases - needed
-    return replace(
-        live,
-        places={id: place for id, place in live.places.items() if id not in gone},
-        deltas={id: base for id, base in deltas.items() if id not in gone},
-        only_bases=live.only_bases - gone,
-    )
-
-
 def whole(store: PackedStore, pinned: PinnedStore, place: Place) -> Record:
     """Return a delta as a record by itself; for any thread."""
     _, body = pinned.body(place)
@@ -80,19 +61,20 @@ def _stored(store: PinnedStore, place: Place) -> int:
 def _groups(store: PinnedStore, live: Live) -> Iterator[_Group]:
     """Yield bases that are kept for nothing else, with what leans on them."""
     heads: dict[ObjectId, ObjectId] = {}
+    only_bases = live.only_bases
 
     def head(id: ObjectId) -> ObjectId:
-        while (base := live.deltas.get(id)) in live.only_bases:
+        while (base := live.deltas.get(id)) in only_bases:
             assert base is not None
             id = base
         return id
 
     groups: dict[ObjectId, _Group] = {}
-    for id in live.only_bases:
+    for id in only_bases:
         heads[id] = head(id)
         groups.setdefault(heads[id], _Group()).bases.append(store.places(id)[0].row)
     for id, base in live.deltas.items():
-        if base in heads and id not in live.only_bases:
+        if base in heads and id not in only_bases:
             groups[heads[base]].leaning.append(store.places(id)[0])
     yield from groups.values()
 

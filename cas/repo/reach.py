@@ -1,4 +1,4 @@
-"""Marking: what the refs of a root keep.
+"""Reach: what the refs of a root keep, walked object by object, with words for what is wrong.
 
 Two rules and no third. Any ref keeps its commit and, along every role, all ancestors as records:
 the commit and its `tree`. A hold keeps its commit's payload. What an entry only names is not
@@ -7,8 +7,7 @@ as a delta keeps its base, and that its own.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from cas.errors import BackendError, CasError, CorruptionError, NotFoundError, UnsupportedError
 from cas.ids import BlobId, CommitId, ObjectId
@@ -22,10 +21,6 @@ from cas.store.index import Place
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import DELTAS, RECIPE
-
-if TYPE_CHECKING:
-    from cas.repo.repo import Repo
-    from cas.repo.root import Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,45 +61,6 @@ class Trouble:
 
     def __str__(self) -> str:
         return f"{self.kind.name.lower()} {self.id.short} at {self.where}: {self.error}"
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """Everything that a set of refs keeps: each object with its pack and offset.
-
-    `deltas` leads from each that is taken as a delta to its base; `only_bases` are kept for nothing
-    else.
-    """
-
-    places: Mapping[ObjectId, tuple[bytes, int]] = field(repr=False)
-    commits: int
-    stored_bytes: int
-    deltas: Mapping[ObjectId, ObjectId] = field(default_factory=dict, repr=False)
-    only_bases: frozenset[ObjectId] = field(default=frozenset(), repr=False)
-
-    def takes(self, id: ObjectId, pack: bytes, offset: int) -> bool:
-        """Say whether this record is the one that everybody takes of a live object."""
-        return self.places.get(id) == (pack, offset)
-
-
-def reach(repo: "Repo", root: "Root", refs: Mapping[str, CommitId] | None = None) -> Live:
-    """Return what the refs of `root` (or others in their stead) keep; raise CorruptionError."""
-    store = PinnedStore(repo.backend, root.packs)
-    return mark(store, root.refs if refs is None else refs, root.tombstones)
-
-
-def mark(
-    store: PinnedStore, refs: Mapping[str, CommitId], tombstones: Collection[ObjectId] = ()
-) -> Live:
-    """Return what these refs keep in the packs of `store`; raise CorruptionError."""
-    places: dict[ObjectId, tuple[bytes, int]] = {}
-    commits = size = 0
-    walk = Walk(store, refs, tombstones)
-    for visit in walk.visits():
-        places[visit.id] = (visit.place.pack.name, visit.place.row.offset)
-        commits += visit.kind is Kind.COMMIT
-        size += visit.place.row.span.length or 0
-    return Live(places, commits, size, walk.deltas, frozenset(walk.only_bases))
 
 
 def based(store: PinnedStore, place: Place) -> BlobId:

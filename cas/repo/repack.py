@@ -52,7 +52,7 @@ def plan(repo: Repo, *, smallest: bool = False, progress: Progress = SILENT) -> 
     With `smallest` a piece may take up to eight others to read, whatever that costs. Raises
     RefusedError when something kept cannot be read.
     """
-    return decided(repo, Tried.read(repo.path), smallest=smallest, progress=progress)
+    return decided(repo, Tried.read(repo.path, ops=repo.ops), smallest=smallest, progress=progress)
 
 
 def execute(
@@ -64,7 +64,7 @@ def execute(
     RefusedError, and ConflictError when others keep changing what this works on.
     """
     operation = begun(repo, WHAT)
-    with Session.open(repo.path / SESSIONS, operation.id.hex(), WHAT):
+    with Session.open(repo.path / SESSIONS, operation.id.hex(), WHAT, ops=repo.ops):
         return _Repack(repo, operation, max_extra, progress).run(planned)
 
 

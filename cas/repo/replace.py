@@ -53,7 +53,7 @@ def sweep(repo: Repo, root: Root, operation: Operation, progress: Progress) -> N
     progress.finish()
     deleted = {info.name for info in root.condemned}
     for _ in range(ATTEMPTS):
-        if _cleared(repo, repo.refresh(), deleted, operation.what):
+        if _cleared(repo, repo.refresh(), deleted, operation):
             return
     # Others publish faster than this: the next collection takes the names off the list.
 
@@ -78,8 +78,9 @@ def refused(error: CasError, done: str) -> RefusedError:
     )
 
 
-def _cleared(repo: Repo, base: Root, deleted: set[bytes], what: str) -> bool:
+def _cleared(repo: Repo, base: Root, deleted: set[bytes], operation: Operation) -> bool:
     left = tuple(info for info in base.condemned if info.name not in deleted)
     if left == base.condemned:
         return True
-    return published(repo, base.follow(begun(repo, what), condemned=left)) is not None
+    own = begun(repo, operation.what, operation.run)
+    return published(repo, base.follow(own, condemned=left)) is not None

@@ -33,6 +33,7 @@ from cas.objects.kind import Kind
 from cas.progress import SILENT, Progress
 from cas.repo.choice import segment
 from cas.repo.layout import HOLDS, PACKS
+from cas.repo.marking import mark
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.tally import HEADER, Line, Part, Tally
@@ -42,6 +43,7 @@ from cas.store.pinned import PinnedStore
 
 T = TypeVar("T")
 TOTAL: Final = "total"
+KEPT: Final = "kept/"  # no room of a repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _usage(repo: Repo, root: Root, progress: Progress) -> Usage:
             tally.tree(tree)
     tally.close()
     progress.finish()
-    unlisted, on_disk = _on_disk(repo.path, root)
+    unlisted, on_disk = bytes_on_disk(repo.path, root)
     rows = [row for info in root.packs for row in Row.LAYOUT.iter_unpack(store.rows(info).rows)]
     records = sum(HEADER + row[2] for row in rows)
     unused = Line(
@@ -138,22 +140,13 @@ def claims(repo: Repo, ids: Sequence[CommitId], *, progress: Progress = SILENT) 
 def _claims(repo: Repo, root: Root, ids: Sequence[CommitId], progress: Progress) -> Claims:
     store = PinnedStore(repo.backend, root.packs)
     progress.start("count entries")
-    others = Tally(store, progress=progress)
-    wanted = set(ids)
-    for id, commit in _commits(store, root.refs.values(), others.missing):
-        others.commit(id)
-        if id in wanted:
-            others.tree(commit.tree)
-        else:
-            for tree in _trees(root, id, commit):
-                others.tree(tree)
-    others.close()
+    stays = _staying(store, root, ids, progress)
     each = [(id, _alone(repo, root, store, [id])) for id in ids]
     together = each[0][1] if len(ids) == 1 else _alone(repo, root, store, ids)
     progress.finish()
     needed = Counter(record for _, alone in each for record in alone.taken)
     lines = tuple(together.lines())
-    own = {id: size for id, size in together.taken.items() if id not in others.taken}
+    own = {id: size for id, size in together.taken.items() if not stays(id)}
     return Claims(
         tuple(
             Claim(
@@ -171,6 +164,27 @@ def _claims(repo: Repo, root: Root, ids: Sequence[CommitId], progress: Progress)
         _total(lines),
         sum(own.values()),
     )
+
+
+def _staying(
+    store: PinnedStore, root: Root, ids: Sequence[CommitId], progress: Progress
+) -> Callable[[ObjectId], bool]:
+    """Return what says whether a record would stay if these commits were let go of."""
+    holds = {f"{HOLDS}{id}" for id in ids}
+    refs = {name: id for name, id in root.refs.items() if name not in holds}
+    # A commit that only its hold keeps is one that somebody is just making.
+    refs |= {f"{KEPT}{id}": id for id in ids}
+    try:
+        return mark(store, refs, root.tombstones).__contains__
+    except CorruptionError:
+        pass  # something is lost: it is counted around
+    others = Tally(store, progress=progress)
+    for id, commit in _commits(store, root.refs.values(), others.missing):
+        others.commit(id)
+        for tree in [commit.tree] if id in ids else _trees(root, id, commit):
+            others.tree(tree)
+    others.close()
+    return others.taken.__contains__
 
 
 def commits_of(repo: Repo, id: CommitId) -> list[CommitId]:
@@ -221,7 +235,7 @@ def _is_held(root: Root, id: CommitId) -> bool:
     return f"{HOLDS}{id}" in root.refs
 
 
-def _on_disk(path: Path, root: Root) -> tuple[int, int]:
+def bytes_on_disk(path: Path, root: Root) -> tuple[int, int]:
     """Return the bytes of packs that are not listed, and of all files there are."""
     known = {info.key for info in root.packs}
     unlisted = total = 0

@@ -120,3 +120,22 @@ def test_a_pack_that_is_gone_is_damage(cas: Cas, repo: Repo) -> None:
 
 def test_a_revision_that_is_none(cas: Cas, repo: Repo) -> None:
     assert cas("du", "nope").code == 3
+
+
+def test_by_run_says_what_would_be_freed_with_each(cas: Cas, repo: Repo) -> None:
+    for name in ("exp/one", "exp/two"):
+        run = RunBuilder(repo, name)
+        run.checkpoint(1, {"w": noise(len(name) + ord(name[-1]), 40_000)}, value=1.0)
+    lines = cas("du", "--by", "run").lines
+    assert lines[0].split()[0] == "run"
+    assert {line.split()[0] for line in lines[1:3]} == {"exp/one", "exp/two"}
+    assert lines[-1].split()[0] == "total"
+    told = cas("du", "--by", "experiment", "--json").json
+    assert [one["name"] for one in told["owners"]] == ["exp"]
+    assert told["owners"][0]["own_bytes"] > 80_000
+    assert cas("du", "--by", "artifact").code == 0
+
+
+def test_by_goes_with_nothing_else(cas: Cas, repo: Repo) -> None:
+    assert cas("du", "--by", "run", "--savings").code == 2
+    assert cas("du", "--by", "moon").code == 2

@@ -5,7 +5,7 @@ import pytest
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
-from tests.support.builders import RunBuilder, noise, pack_files, set_ref
+from tests.support.builders import RunBuilder, commit_files, noise, pack_files, set_ref
 
 
 @pytest.fixture
@@ -50,3 +50,16 @@ def test_damage_stops_it(cas: Cas, repo: Repo, size: int) -> None:
     result = cas("gc")
     assert result.code == 6
     assert "cas fsck" in result.err
+
+
+def test_auto_does_nothing_until_it_is_due(cas: Cas, repo: Repo, size: int) -> None:
+    assert not cas("gc", "--auto", "--json").json["due"]
+    assert sum(pack_files(repo).values()) == size
+    for number in range(64):
+        set_ref(repo, f"tags/{number}", repo.root.refs["runs/exp/one"])
+        commit_files(repo, {"n": b"%d" % number}, ref=f"heads/{number}")
+    told = cas("gc", "--auto", "--json").json
+    assert told["due"]
+    assert told["done"]
+    assert told["freed_bytes"] > 300_000
+    assert cas("gc", "--auto", "--dry-run").code == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.repo import gc
+from cas.repo import gc, gcstages
 from cas.repo import root as roots
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
@@ -61,8 +61,13 @@ def collect(repo: Repo) -> None:
     ids=["crash before", "crash after", "error"],
 )
 def test_a_collection_may_stop_at_any_change(
-    origin: tuple[Path, Contents], tmp_path: Path, raises: int | type[Crash], after: bool
+    origin: tuple[Path, Contents],
+    tmp_path: Path,
+    raises: int | type[Crash],
+    after: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gcstages, "SMALL", 0)  # in steps
     path, kept = origin
     numbers = changes(path, tmp_path / "trace", collect)
     assert len(numbers) > 20

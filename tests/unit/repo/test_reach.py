@@ -12,7 +12,8 @@ from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
 from cas.repo import root as roots
 from cas.repo.layout import DATASETS, HOLDS, MAIN
-from cas.repo.reach import Trouble, Walk, reach
+from cas.repo.marking import reach
+from cas.repo.reach import Trouble, Walk
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.pinned import PinnedStore
@@ -36,7 +37,7 @@ def payload_ids(repo: Repo, id: CommitId) -> set[ObjectId]:
 
 
 def live(repo: Repo) -> set[ObjectId]:
-    return set(reach(repo, repo.refresh()).places)
+    return set(reach(repo, repo.refresh()).ids())
 
 
 def test_a_ref_keeps_ancestors_as_records_along_every_role(repo: Repo) -> None:
@@ -112,7 +113,7 @@ def test_a_missing_object_is_named_by_ref_commit_and_path(repo: Repo) -> None:
 def test_a_tombstone_makes_a_missing_object_fine(repo: Repo) -> None:
     gone, id = forgetful(repo)
     root = replace(repo.refresh(), tombstones={gone: "lost"})
-    kept = reach(repo, root).places
+    kept = set(reach(repo, root).ids())
     assert id in kept
     assert gone not in kept
 
@@ -146,8 +147,8 @@ def test_an_object_of_another_kind_than_named_is_corruption(repo: Repo) -> None:
 
 def test_other_refs_can_be_asked_about(repo: Repo) -> None:
     id = commit_files(repo, {"a": noise(1, 100)})
-    assert reach(repo, repo.refresh(), {}).places == {}
-    assert set(reach(repo, repo.root, {"tags/x": id}).places) == live(repo)
+    assert not reach(repo, repo.refresh(), {}).objects
+    assert set(reach(repo, repo.root, {"tags/x": id}).ids()) == live(repo)
 
 
 def test_a_damaged_record_gives_way_to_a_good_one(repo: Repo) -> None:
@@ -158,8 +159,9 @@ def test_a_damaged_record_gives_way_to_a_good_one(repo: Repo) -> None:
     other = repo.refresh()
     damage(repo, place.pack.key, place.row.offset + 100)
     duplicate(repo, data)
-    found = reach(repo, repo.refresh()).places[place.row.id]
-    assert found[0] not in {info.name for info in other.packs}
+    found = reach(repo, repo.refresh()).place(place.row.id)
+    assert found is not None
+    assert found.pack not in other.packs
 
 
 def damage(repo: Repo, key: str, at: int) -> None:
