@@ -74,7 +74,9 @@ class Session:
         """The repository, for reading."""
         from cas.repo.repo import Repo
 
-        return Repo.open(self.place, who=self.who, clock=self.clock)
+        repo = Repo.open(self.place, who=self.who, clock=self.clock)
+        repo.tell = lambda message: self.say(f"cas: warning: {message}")
+        return repo
 
     def writing(self) -> "Repo":
         """Return the repository for a command that writes; lost runs of this host come first."""
@@ -101,9 +103,10 @@ class Session:
 
     def create(self) -> "Repo":
         """Make a new repository where one belongs."""
+        from cas.repo import reserve
         from cas.repo.repo import Repo
 
-        return Repo.create(self.new_place, who=self.who, clock=self.clock)
+        return reserve.made(Repo.create(self.new_place, who=self.who, clock=self.clock))
 
     @cached_property
     def terminal(self) -> bool:

@@ -44,6 +44,7 @@ class IndexFile:
         self._table = table
         self._firsts = table.firsts
         self._read = partial(_read, backend, key, extent, table)
+        self._start = partial(_start, backend, key)
         self._block = lru_cache(KEPT)(partial(_block, self._read))
 
     @classmethod
@@ -84,7 +85,8 @@ class IndexFile:
         return segment.between(self._run(self._numbers(_bounds(low)[0], top)), low, high)
 
     def check(self) -> None:
-        """Insist that all of it is what look-ups presume; raise CorruptionError."""
+        """Insist that all of it is as it was written; raise CorruptionError."""
+        segment.check_start(self._start())
         before = b""
         for at in range(0, len(self._firsts), RUN):
             run = range(at, min(at + RUN, len(self._firsts)))
@@ -129,6 +131,11 @@ def _read(
     except CasError as error:
         raise UnreadableError(key, error) from error
     return found
+
+
+def _start(backend: Backend, key: str) -> bytes:
+    (raw,) = backend.read(key, [Span(0, HEADER.size)])
+    return raw
 
 
 def _block(read: "partial[list[bytes]]", number: int) -> bytes:

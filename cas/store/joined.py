@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from cas.ids import Buffer
 from cas.store.merge import MANY
-from cas.store.pack import Row
+from cas.store.pack import PackInfo, Row
 from cas.store.segment import FIRST, KEY, Segment, key_of, row_at
 
 if TYPE_CHECKING:
     from cas.store.rowarray import Found, Ids
+    from cas.store.rowtable import RowTable
 
 
 class Joined:
@@ -35,6 +36,26 @@ class Joined:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def rows(self) -> memoryview:
+        """All rows, pack after pack; a row's number is its place here."""
+        return self._rows
+
+    def span(self, number: int) -> tuple[int, int]:
+        """Return the number of the first row of one pack, and the one after its last."""
+        return self._starts[number], self._starts[number + 1]
+
+    def numbers(self, id: bytes) -> list[int]:
+        """Return the numbers of the rows of one id."""
+        key = key_of(id)
+        return list(self._numbers(bisect_left(self._keys, key), key, id))
+
+    def table(self, packs: Sequence[PackInfo]) -> "RowTable":
+        """Return all rows as arrays; `packs` are those whose names were given."""
+        from cas.store.rowtable import RowTable
+
+        return RowTable(packs, self._rows, self._starts)
 
     def part(self, number: int) -> Segment:
         """Return the rows of one pack, as its footer has them."""
@@ -57,11 +78,18 @@ class Joined:
 
         return rowarray.matches_in_order(self._rows, self._keys, self._order, self._starts, ids)
 
+    def row(self, number: int) -> Row:
+        """Return the row with this number, whose pack is that of its footer."""
+        return self._row(number)
+
     def _among(self, number: int, high: int, prefix: bytes) -> Iterator[Row]:
+        return map(self._row, self._numbers(number, high, prefix))
+
+    def _numbers(self, number: int, high: int, prefix: bytes) -> Iterator[int]:
         while number < len(self._keys) and self._keys[number] <= high:
             at = self._order[number]
             if self._rows[at * Row.SIZE : at * Row.SIZE + len(prefix)] == prefix:
-                yield self._row(at)
+                yield at
             number += 1
 
     def _row(self, at: int) -> Row:

@@ -5,9 +5,10 @@ them, and a look-up must not wander on to a newer root halfway. Reads every foot
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cas.backend.base import Backend, Span
-from cas.errors import CorruptionError
+from cas.errors import CorruptionError, NotFoundError
 from cas.ids import BlobId, ObjectId
 from cas.store.index import Place, Segments
 from cas.store.joined import Joined
@@ -16,6 +17,9 @@ from cas.store.packed import PackedStore
 from cas.store.record import DELTAS, RecordHeader, base_of
 from cas.store.segment import Searched, Segment
 
+if TYPE_CHECKING:
+    from cas.store.rowtable import RowTable
+
 
 class PinnedStore(PackedStore):
     """Objects by id in exactly these packs."""
@@ -23,12 +27,39 @@ class PinnedStore(PackedStore):
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
         """Read all footers; raise NotFoundError or CorruptionError for one that is no good."""
         super().__init__(backend, lambda: packs)
+        self.backend = backend
         self.packs = packs
         self._segments: _Footers = _Footers(backend, packs)
 
     def rows(self, pack: PackInfo) -> Segment:
         """Return the rows of one of the packs, as its footer has them."""
         return self._segments.rows(pack.name)
+
+    @property
+    def joined(self) -> Joined:
+        """The rows of all packs, each with its number; packs count as in `packs`."""
+        return self._segments.joined
+
+    def span(self, pack: PackInfo) -> tuple[int, int]:
+        """Return the number of a pack's first row, and the one after its last."""
+        return self.joined.span(self._segments.numbers[pack.name])
+
+    def number(self, place: Place) -> int:
+        """Return the number of a record's row."""
+        low, high = self.span(place.pack)
+        for number in self.joined.numbers(place.row.id):
+            if low <= number < high and self.joined.row(number).offset == place.row.offset:
+                return number
+        raise NotFoundError("record of", str(place.row.id))
+
+    def place(self, number: int) -> Place:
+        """Return the record whose row has this number."""
+        row = self.joined.row(number)
+        return Place(row, self.packs[row.pack])
+
+    def table(self) -> "RowTable":
+        """Return the rows of all packs as arrays."""
+        return self.joined.table(self.packs)
 
     def places(self, id: ObjectId) -> list[Place]:
         """Return every record of `id` that is not known to be damaged, the one to take first."""
@@ -71,13 +102,13 @@ class _Footers(Segments):
     def __init__(self, backend: Backend, packs: Sequence[PackInfo]) -> None:
         super().__init__(backend, strict=True)
         # One by one: they are joined, and none is kept by itself.
-        self._joined = Joined((info.name, read_footer(backend, info).rows) for info in packs)
-        self._numbers = {info.name: number for number, info in enumerate(packs)}
+        self.joined = Joined((info.name, read_footer(backend, info).rows) for info in packs)
+        self.numbers = {info.name: number for number, info in enumerate(packs)}
 
     def files(self) -> list[Searched]:
         """Return the joined footers in place of index files."""
-        return [self._joined]
+        return [self.joined]
 
     def rows(self, name: bytes) -> Segment:
         """Return the rows of one pack."""
-        return self._joined.part(self._numbers[name])
+        return self.joined.part(self.numbers[name])

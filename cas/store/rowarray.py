@@ -170,6 +170,17 @@ def best(
         yield id, number, Row(ObjectId(digest), *rest)
 
 
+def are_in_order(rows: Buffer, before: bytes, packs: int) -> bool:
+    """Say whether these rows come after the row `before`, each after the last, of `packs` packs.
+
+    No may also be said of rows whose keys are equal, which are few.
+    """
+    found = np.frombuffer(rows, ROW)
+    keys = found["key"].astype(np.uint64)
+    ascending = bool((keys[1:] > keys[:-1]).all()) and bytes(rows[: Row.SIZE]) > before
+    return ascending and bool((found["pack"] < packs).all())
+
+
 def _renumbered(raw: Buffer, numbers: Sequence[int]) -> Rows:
     """Return the rows whose packs have a number, with that."""
     rows = np.frombuffer(raw, ROW)
