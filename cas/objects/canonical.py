@@ -11,12 +11,15 @@ from typing import TypeAlias
 
 from msgpack import packb, unpackb  # type: ignore[import-untyped]
 
-from cas.errors import CorruptionError, InvalidInputError
+from cas.errors import CasError, CorruptionError, InvalidInputError
 from cas.ids import Buffer
 
 Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | dict[str, Value] | None"
 
 MAX_DEPTH = 64
+# An empty array is one byte, and fifty times that in memory.
+MAX_CONTAINERS = 8 * 1024 * 1024
+UNCOUNTED = 4 * 1024 * 1024  # so few bytes hold no more of them than memory bears
 MIN_INT = -(2**63)
 MAX_INT = 2**64 - 1
 
@@ -29,7 +32,8 @@ def encode(value: object) -> bytes:
     """Return the canonical bytes of `value`.
 
     Takes exactly the types of `Value`, no subclasses; raises InvalidInputError for anything else,
-    for an integer out of range, text that is not Unicode, and nesting beyond MAX_DEPTH.
+    for an integer out of range, text that is not Unicode, nesting beyond MAX_DEPTH, and more than
+    MAX_CONTAINERS arrays and maps.
     """
     try:
         packed: bytes = packb(_ordered([value], 0)[0], strict_types=True)
@@ -41,16 +45,21 @@ def encode(value: object) -> bytes:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"value has no canonical form: {error}") from error
+    if len(packed) > UNCOUNTED:
+        _unpacked_and_counted(packed, InvalidInputError)  # what is written must be read again
     return packed
 
 
 def decode(data: Buffer) -> Value:
     """Return the value of `data`, canonical or not; raise CorruptionError.
 
-    No container is made larger than the bytes could fill.
+    No container is made larger than the bytes could fill, and no more than MAX_CONTAINERS are.
     """
     try:
-        value: Value = unpackb(data, strict_map_key=True)
+        if len(data) > UNCOUNTED:
+            value = _unpacked_and_counted(data, CorruptionError)
+        else:
+            value = unpackb(data, strict_map_key=True)
     except (ValueError, OverflowError) as error:
         raise CorruptionError(
             f"not canonical bytes: {str(error) or type(error).__name__}"
@@ -64,6 +73,20 @@ def check(data: Buffer) -> Value:
     value = decode(data)
     if encode(value) != data:
         raise CorruptionError("bytes are not in canonical form")
+    return value
+
+
+def _unpacked_and_counted(data: Buffer, refusal: type[CasError]) -> Value:
+    left = MAX_CONTAINERS
+
+    def count(container: object) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise refusal(f"more than {MAX_CONTAINERS} arrays and maps in one value")
+        return container
+
+    value: Value = unpackb(data, strict_map_key=True, list_hook=count, object_hook=count)
     return value
 
 

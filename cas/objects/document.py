@@ -5,10 +5,14 @@ UTF-8, keys sorted, one space of indent, a newline at the end, so that equal dat
 Format: docs/format/objects.md.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import Buffer
+
+MAX_DOCUMENT: Final = (
+    64 * 1024 * 1024
+)  # bytes that are read as one: in memory it is many times that
 
 
 def document(value: object) -> bytes:
@@ -23,10 +27,17 @@ def document(value: object) -> bytes:
 
 
 def read_document(raw: Buffer) -> Any:
-    """Return the value of a document; raise CorruptionError when it is not JSON."""
+    """Return the value of a document; raise CorruptionError when it is not JSON, or too long."""
     import json
 
+    check_size(len(raw))
     try:
         return json.loads(bytes(raw).decode())
     except (ValueError, RecursionError) as error:
         raise CorruptionError(f"document is not JSON: {error}") from error
+
+
+def check_size(nbytes: int) -> None:
+    """Refuse what is too long for a document, best before it is read; raise CorruptionError."""
+    if nbytes > MAX_DOCUMENT:
+        raise CorruptionError(f"a document of {nbytes} bytes; {MAX_DOCUMENT} are read at most")

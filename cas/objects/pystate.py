@@ -21,6 +21,7 @@ MAX_NESTING = 60
 # A list that holds itself twice, and that again, has more values than any memory.
 MAX_CONTAINERS = 4 * 1024 * 1024
 MAX_LABEL = 80
+MAX_COLLISIONS = 1000  # of keys in one dict; those that nobody made up have hardly any
 METADATA = "_metadata"
 TYPING_MARK = "__orig_class__"  # what `Counter[str]()` leaves behind; it says nothing
 
@@ -89,7 +90,10 @@ def row_key(key: object) -> str | int:
 
 
 def _label(key: object) -> str:
-    text = repr(key)
+    try:
+        text = repr(key)
+    except ValueError:  # Python writes no int of more than some thousand digits
+        text = f"<{type(key).__name__} too long to write>"
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
 
 
@@ -268,11 +272,10 @@ class _Unflattener:
     def _filled(self, empty: dict[Any, Any], args: list[Value]) -> object:
         if len(args) % 2:
             raise CorruptionError("state: a key without a value")
-        for key, item in zip(args[::2], args[1::2], strict=True):
-            try:
-                empty[self.value(key)] = self.value(item)
-            except TypeError as error:
-                raise CorruptionError(f"state: not a key: {error}") from error
+        keys = [self.value(key) for key in args[::2]]
+        _check_hashes(keys)
+        for key, item in zip(keys, args[1::2], strict=True):
+            empty[key] = self.value(item)
         if len(empty) != len(args) // 2:
             raise CorruptionError("state: a key stands twice in one dict")
         return empty
@@ -292,6 +295,16 @@ class _Unflattener:
         if name not in self._tensors:
             self._tensors[name] = self._make(self._makers[tag], row, extra)  # type: ignore[arg-type]
         return self._tensors[name]
+
+
+def _check_hashes(keys: list[object]) -> None:
+    """Refuse what is no key, and keys of which so many have one hash that a dict takes for ever."""
+    try:
+        different = len(set(map(hash, keys)))
+    except TypeError as error:
+        raise CorruptionError(f"state: not a key: {error}") from error
+    if len(keys) - different > MAX_COLLISIONS:
+        raise CorruptionError(f"state: {len(keys)} keys of one dict have {different} hashes")
 
 
 def _unstorable(trail: Trail, reason: str) -> UnstorableError:

@@ -7,13 +7,20 @@ Format: docs/format/layout.md.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from cas.errors import NoRepositoryError
 from cas.repo.layout import FORMAT, ROOTS
 
 FOLDER = ".cas"
 IN_GIT = "cas"
+MAX_POINTER: Final = 64 * 1024  # of one of git's pointer files
+# File systems that only one kernel has mounted at a time, so that its locks are all there are.
+LOCAL: Final = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "tmpfs", "overlay"}
+)
 
 
 def find(start: Path) -> Path:
@@ -57,15 +64,35 @@ def git_common(folder: Path) -> Path | None:
             return dot if (dot / "HEAD").exists() else None
         if not dot.is_file():
             return None
-        pointer = dot.read_text().strip()
+        pointer = _line(dot)
         if not pointer.startswith("gitdir: "):
             return None
         git = (folder / pointer.removeprefix("gitdir: ")).resolve()
         shared = git / "commondir"
-        common = (git / shared.read_text().strip()).resolve() if shared.is_file() else git
+        common = (git / _line(shared)).resolve() if shared.is_file() else git
         return common if (common / "HEAD").exists() else None
-    except (OSError, ValueError):  # it cannot be read, or does not hold a path
+    except (OSError, ValueError, RuntimeError):  # it cannot be read, or leads nowhere
         return None
+
+
+def is_local(path: Path) -> bool:
+    """Say whether a folder is known to be on a file system that no other host can have mounted."""
+    with suppress(OSError, ValueError):
+        raw = os.fsencode(os.path.realpath(path))
+        best, kind = b"", ""
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            fields = line.split()
+            at = fields[4].decode("unicode_escape").encode("latin-1")  # spaces stand as \040
+            inside = raw == at or raw.startswith(at.rstrip(b"/") + b"/")
+            if inside and len(at) >= len(best):  # of two at one place the later one is seen
+                best, kind = at, fields[fields.index(b"-") + 1].decode()
+        return kind in LOCAL
+    return False
+
+
+def _line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(MAX_POINTER).decode().strip()
 
 
 def _candidates(folder: Path) -> list[Path]:

@@ -1,10 +1,11 @@
 """What a pickled state dict says, read as data: never unpickled, nothing in it is ever called.
 
-`pickletools.genops` splits the bytes into operations; the few that a state dict is made of are
-followed here with values of our own, and anything else makes the file opaque. A global is only its
-name, from an allow-list.
+`pickletools` knows how operations are written; the few that a state dict is made of are followed
+here with values of our own, and anything else makes the file opaque before its argument is looked
+at. A global is only its name, from an allow-list.
 """
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any, Final
 
 from cas.objects.containers.found import MAX_HEADER, MAX_TENSORS, OddError, check_text
 
+STOP: Final = "STOP"
+GLOBAL: Final = "GLOBAL"
 MAX_NESTING: Final = 64
 MAX_OPERATIONS: Final = 3_000_000
 # From so many on, none of a state dict has fewer than two bytes each; one of empty dicts does.
@@ -99,19 +102,38 @@ def read(raw: bytes) -> tuple[list[tuple[str, Tensor]], list[Storage]]:
     machine = _Machine()
     end = -1
     try:
-        for number, (operation, argument, position) in enumerate(pickletools.genops(raw)):
-            dense = number > DENSE and number * 2 > (position or 0)
-            if number >= MAX_OPERATIONS or dense:
+        for number, (name, argument, position) in enumerate(_operations(raw)):
+            if number >= MAX_OPERATIONS or (number > DENSE and number * 2 > position):
                 raise OddError("too many operations")
-            if operation.name == "STOP":
-                end = (position or 0) + 1
+            if name == STOP:
+                end = position + 1
                 break
-            machine.step(operation.name, argument)
+            machine.step(name, argument)
     except (ValueError, OverflowError, IndexError, KeyError, struct.error) as error:
         raise OddError(f"no pickle of a state dict: {error}") from error
     if end != len(raw) or len(machine.stack) != 1 or machine.stack[0] is _MARK:
         raise OddError("the pickle does not end where it should")
     return list(_tensors(machine.stack[0])), machine.storages
+
+
+def _operations(raw: bytes) -> Iterator[tuple[str, Any, int]]:
+    """Yield the operations, each with its argument and where it stands."""
+    file = io.BytesIO(raw)
+    while True:
+        position = file.tell()
+        operation = _OPERATIONS.get(file.read(1))
+        if operation is None:
+            raise OddError(f"no operation of a state dict at byte {position}")
+        reader = _global if operation.name == GLOBAL else operation.arg and operation.arg.reader
+        yield operation.name, reader and reader(file), position
+
+
+def _global(file: io.BytesIO) -> str:
+    """Read a global as it is written; `pickletools` would undo escapes in it, and warn of some."""
+    module, name = file.readline(), file.readline()
+    if not name.endswith(b"\n"):
+        raise OddError("a global is cut short")
+    return f"{module[:-1].decode()} {name[:-1].decode()}"
 
 
 class _Machine:
@@ -132,10 +154,7 @@ class _Machine:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
             return
-        action = _ACTIONS.get(name)
-        if action is None:
-            raise OddError(f"operation {name}")
-        action(self, argument)
+        _ACTIONS[name](self, argument)
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -232,7 +251,7 @@ _ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
     "LONG_BINPUT": _Machine.put,
     "BINGET": _Machine.get,
     "LONG_BINGET": _Machine.get,
-    "GLOBAL": _Machine.name,
+    GLOBAL: _Machine.name,
     "TUPLE": lambda machine, _: machine.tuple(machine.since_mark()),
     "TUPLE1": lambda machine, _: machine.tuple(_popped(machine, 1)),
     "TUPLE2": lambda machine, _: machine.tuple(_popped(machine, 2)),
@@ -244,6 +263,12 @@ _ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
     "BINPERSID": lambda machine, _: machine.persistent(),
     "REDUCE": lambda machine, _: machine.reduce(),
     "BUILD": lambda machine, _: machine.build(),
+}
+_KNOWN: Final = {STOP} | _VALUES | _BOXES.keys() | _CONSTANTS.keys() | _ACTIONS.keys()
+_OPERATIONS: Final = {
+    operation.code.encode("latin-1"): operation
+    for operation in pickletools.opcodes
+    if operation.name in _KNOWN
 }
 
 
