@@ -1,45 +1,35 @@
-"""What each actor of the model may do next, and what a step changes.
+"""What each actor of the model may do next; for collectors and repacks see `collecting.py`.
 
 The numbers in brackets are those of the writer's and of gc's steps in docs/format/ordering.md.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from tests.protocol.collecting import collector_steps, repacker_steps
 from tests.protocol.model import (
     BLOBS,
     NAMES,
-    NO_PACKS,
     PAYLOAD,
     Actor,
     Collector,
-    CollectorStage,
+    Delta,
     Guards,
+    Move,
     Objects,
     Pack,
     Packs,
     Pruner,
     Reader,
-    Root,
+    Repacker,
     State,
     Undo,
     Writer,
     closure,
     contents,
-    needed,
+    depths,
     show,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What one step changes; a root that is given is published."""
-
-    label: str
-    actor: Actor
-    root: Root | None = None
-    files: Packs | None = None
-
 
 # --- writer ---
 
@@ -101,9 +91,25 @@ def check(actor: Writer, what: str, state: State, guards: Guards) -> Writer:
     own = actor.own - state.root.condemned if guards.own_pack_not_condemned else actor.own
     look = guards.recheck_hits or not actor.looked
     offered = contents(state.root.listed) if look else actor.relies
+    found = depths(state.root.listed)
+    own = on_bases(own, offered, found, guards)
     own = whole(own, offered) if guards.own_packs_whole else own
     _, relies = missing(actor.commit, contents(own), offered)
-    return replace(actor, own=own, relies=relies, looked=True, fresh=True)
+    bases = {delta.base for pack in own for delta in pack.deltas}
+    depth = found.get(actor.delta[1]) if actor.delta else None
+    relies |= bases - contents(own)
+    return replace(actor, own=own, relies=relies, depth=depth, looked=True, fresh=True)
+
+
+def on_bases(own: Packs, offered: Objects, found: Mapping[str, int], guards: Guards) -> Packs:
+    """Return the packs whose deltas have their bases in what is offered."""
+
+    def stands(delta: Delta) -> bool:
+        if delta.base not in offered:
+            return False
+        return not guards.base_less_deep or found.get(delta.base, delta.depth) < delta.depth
+
+    return frozenset(pack for pack in own if all(map(stands, pack.deltas)))
 
 
 def whole(own: Packs, offered: Objects) -> Packs:
@@ -118,129 +124,20 @@ def settle(actor: Writer, what: str, state: State, guards: Guards) -> Move:
     write, _ = missing(actor.commit, contents(actor.own), actor.relies)
     if not write:
         return Move(f"{what}, relies on {show(actor.relies)}", replace(actor, stage="publish"))
+    deltas = frozenset[Delta]()
+    if actor.depth is not None and actor.delta[0] in write:
+        deltas = frozenset({Delta(actor.delta[0], actor.delta[1], actor.depth + 1)})
     packs = frozenset(
-        Pack(f"{actor.name}.{actor.made}{kind}" if guards.fresh_names else show(part), part)
-        for kind, part in (("m", write - BLOBS), ("d", write & BLOBS))
+        Pack(f"{actor.name}.{actor.made}{kind}" if guards.fresh_names else show(part), part, on)
+        for kind, part, on in (
+            ("m", write - BLOBS, frozenset[Delta]()),
+            ("d", write & BLOBS, deltas),
+        )
         if part
     )
     made = actor.made + 1 if guards.fresh_names else 0
     again = replace(actor, stage="start", own=actor.own | packs, fresh=False, made=made)
     return Move(f"{what}, write {show(packs)}", again, files=state.files | packs)
-
-
-# --- collector ---
-
-
-def collector_steps(actor: Collector, state: State, guards: Guards) -> Iterator[Move]:
-    """Yield mark, condemn, delete the files one by one, clear; and a crash with a restart."""
-    if not actor.rounds:
-        return
-    if actor.crashes and actor.stage != "mark":
-        restarted = replace(actor, crashes=actor.crashes - 1).at_start(rounds=actor.rounds)
-        yield Move("crash and restart", restarted)
-    match actor.stage:
-        case "mark":
-            yield mark(actor, state, guards)
-        case "condemn" if actor.fresh or not guards.create_only:
-            yield condemn(actor, state, guards)
-        case "condemn":
-            yield Move("number taken, mark what is new", remark(actor, state, guards))
-        case "sweep" if there := sorted(actor.doomed & state.files):
-            yield Move(f"delete {there[0].name}", actor, files=state.files - {there[0]})
-        case "sweep":
-            yield Move("all deleted", after(actor, guards))
-        case _:
-            off = actor.doomed if guards.clear_only_deleted else state.root.condemned
-            root = replace(state.root, condemned=state.root.condemned - off)
-            yield Move("clear the condemned list", after(actor, guards), root=root)
-
-
-def after(actor: Collector, guards: Guards) -> Collector:
-    """Return the collector at the stage that follows, or at the start of its next round."""
-    order: list[CollectorStage] = ["condemn", "sweep", "clear"]
-    if not guards.condemn_before_delete:
-        order = ["sweep", "condemn", "clear"]
-    elif not guards.delete_before_clear:
-        order = ["condemn", "clear", "sweep"]
-    if actor.stage == order[-1]:
-        return actor.at_start(rounds=actor.rounds - 1)
-    following = order[0] if actor.stage == "mark" else order[order.index(actor.stage) + 1]
-    return replace(actor, stage=following)
-
-
-def with_bases(live: Objects, kept: Packs, guards: Guards) -> Objects:
-    """Return what is live, with the bases that the packs that are kept need."""
-    bases = {
-        base
-        for pack in kept
-        for name, base in pack.deltas
-        if pack.objects & live
-        and (guards.live_deltas_keep_bases if name in live else guards.dead_deltas_keep_bases)
-    }
-    return live if bases <= live else with_bases(live | bases, kept, guards)
-
-
-def mark(actor: Collector, state: State, guards: Guards) -> Move:
-    """Return the plan: what is dead, what is replaced, what no root lists."""
-    root, files = state.root, state.files
-    live = with_bases(needed(root.refs, root.holds), root.listed, guards)
-    dead = frozenset(pack for pack in root.listed if not pack.objects & live)
-    half = {pack for pack in root.listed - dead if pack.is_metadata and pack.objects - live}
-    swaps = frozenset(
-        (pack, Pack(f"{actor.name}.{actor.made}{pack.name}", pack.objects & live))
-        for pack in (half if guards.rewrite_half_dead_metadata else ())
-    )
-    sweeps = guards.sweep_orphans and not actor.spares
-    orphans = files - root.listed - root.condemned if sweeps else NO_PACKS
-    gone = dead | orphans if guards.sweep_only_condemned else dead
-    kept = files if guards.sweep_only_condemned else files - orphans
-    planned = replace(actor, gone=gone, swaps=swaps, fresh=True, made=actor.made + bool(swaps))
-    doomed = planned.leaving | (root.condemned if guards.take_over_condemned else NO_PACKS)
-    if not doomed:
-        return Move("mark, nothing to do", actor.at_start(rounds=actor.rounds - 1), files=kept)
-    planned = after(replace(planned, doomed=doomed), guards)
-    label = f"mark, dead {show(gone)}, replace {show(old for old, _ in swaps)}"
-    return Move(label, planned, files=kept | {new for _, new in swaps})
-
-
-def remark(actor: Collector, state: State, guards: Guards) -> Collector:
-    """Return the collector with the part of its plan that the new root still allows."""
-    root = state.root
-    usable = state.files - root.condemned
-    actor = replace(actor, fresh=True)
-    live = needed(root.refs, root.holds)
-    while guards.remark_after_lost_race:
-        kept = root.listed - actor.leaving
-        if guards.kept_metadata_counts_as_live:
-            live |= closure(contents(frozenset(pack for pack in kept if pack.is_metadata)))
-        live = with_bases(live, kept, guards)
-        gone = frozenset(
-            pack for pack in actor.gone if pack not in root.listed or not pack.objects & live
-        )
-        swaps = frozenset(
-            (old, new)
-            for old, new in actor.swaps
-            if (old in root.listed or not guards.replace_only_listed)
-            and not (old.objects - new.objects) & live
-            and (new in usable or not guards.replacement_checked)
-        )
-        if (gone, swaps) == (actor.gone, actor.swaps):
-            break
-        actor = replace(actor, gone=gone, swaps=swaps)
-    return actor
-
-
-def condemn(actor: Collector, state: State, guards: Guards) -> Move:
-    """Return the root that lists the replacements and condemns what leaves."""
-    root = state.root
-    root = replace(
-        root,
-        listed=root.listed - actor.leaving | {new for _, new in actor.swaps},
-        condemned=root.condemned | actor.leaving,
-    )
-    doomed = root.condemned if guards.take_over_condemned else actor.leaving
-    done = replace(actor, gone=NO_PACKS, swaps=frozenset(), doomed=doomed, fresh=False)
-    return Move(f"condemn {show(actor.leaving)}", after(done, guards), root=root)
 
 
 # --- the others ---
@@ -296,23 +193,14 @@ def steps(actor: Actor, state: State, guards: Guards) -> Iterator[Move]:
             return writer_steps(actor, state, guards)
         case Collector():
             return collector_steps(actor, state, guards)
+        case Repacker():
+            return repacker_steps(actor, state, guards)
         case Pruner():
             return pruner_steps(actor, state)
         case Undo():
             return undo_steps(actor, state, guards)
         case Reader():
             return reader_steps(actor, state, guards)
-
-
-def successors(state: State, guards: Guards) -> Iterator[tuple[str, State]]:
-    """Yield every state that one step of one actor leads to, with what the step was."""
-    for place, actor in enumerate(state.actors):
-        for move in steps(actor, state, guards):
-            root = state.root if move.root is None else move.root
-            files = state.files if move.files is None else move.files
-            actors = state.actors if move.root is None else tuple(map(stale, state.actors))
-            actors = (*actors[:place], move.actor, *actors[place + 1 :])
-            yield f"{actor.name}: {move.label}", State(root, files, actors)
 
 
 def stale(actor: Actor) -> Actor:

@@ -10,10 +10,12 @@ from tests.protocol.explore import Exploration, explore
 from tests.protocol.model import (
     Actor,
     Collector,
+    Delta,
     Guards,
     Pack,
     Pruner,
     Reader,
+    Repacker,
     Root,
     State,
     Undo,
@@ -21,11 +23,12 @@ from tests.protocol.model import (
     contents,
     readable,
 )
+from tests.support.torture import scale
 
 
 def pack(name: str, objects: str, *, delta: str = "") -> Pack:
     """Return a pack; a delta is written as its object and its base."""
-    deltas = frozenset({(delta[0], delta[1])} if delta else ())
+    deltas = frozenset({Delta(delta[0], delta[1], 1)} if delta else ())
     return Pack(name, frozenset(objects), deltas)
 
 
@@ -123,6 +126,69 @@ SCENARIOS = {
         ),
         states=9_000,
     ),
+    # As the code does it: the whole of a plan on a newer root, or another one.
+    "kept plan": Scenario(
+        start(
+            *(DIRTY_RECORDS, PAYLOAD, HALF_PAYLOAD),
+            holds="LO",
+            actors=(Writer("writer", "C"), Collector("gc", 2, keeps=True), DROP),
+        ),
+        states=2_300,
+    ),
+    # X is to become a delta on Y, while both die.
+    "repack": Scenario(
+        start(
+            *(RECORDS, pack("half", "KX"), pack("whole", "Y")),
+            holds="LO",
+            actors=(Writer("writer", "C"), Repacker("repack", ("XY",)), Collector("gc", 1), DROP),
+        ),
+        states=11_000,
+    ),
+    # Y is a delta on B already: X has to go deeper, and B has to stay as it is.
+    "repack of deltas": Scenario(
+        start(
+            *(RECORDS, PAYLOAD, DELTA_PAYLOAD, BASE),
+            holds="LO",
+            actors=(
+                *(Writer("writer", "C"), Repacker("repack", ("XY", "BK"))),
+                *(Collector("gc", 1), DROP),
+            ),
+        ),
+        states=12_000,
+    ),
+    # Y is to become a delta on B, which is dead as well.
+    "repack of garbage": Scenario(
+        start(
+            *(RECORDS, pack("half", "KX"), BASE, pack("whole", "Y")),
+            holds="LO",
+            actors=(
+                *(Writer("writer", "C", crashes=False), Repacker("repack", ("YB",))),
+                *(Collector("gc", 1), DROP),
+            ),
+        ),
+        states=9_000,
+    ),
+    # Y is to become a delta on B, and B one on K: the second would make the first too deep.
+    "two repacks": Scenario(
+        start(
+            *(RECORDS, pack("half", "KX"), BASE, pack("whole", "Y")),
+            holds="LO",
+            actors=(Writer("writer", "C"), Repacker("one", ("YB",)), Repacker("two", ("BK",))),
+        ),
+        states=1_500,
+    ),
+    # The writer stores Y as a delta on B, which is to become one on K.
+    "writer of deltas": Scenario(
+        start(
+            *(pack("meta", "LO"), pack("half", "KB")),
+            holds="L",
+            actors=(
+                Writer("writer", "C", delta="YB"),
+                *(Repacker("repack", ("BK",)), Collector("gc", 1)),
+            ),
+        ),
+        states=7_000,
+    ),
     "stale reader": Scenario(
         start(
             *(pack("meta", "LOTEU"), PAYLOAD, HALF_PAYLOAD),
@@ -147,6 +213,55 @@ SCENARIOS = {
     ),
 }
 
+FRESH = (pack("meta", "LO"), pack("data", "XY"))
+WRITERS = (Writer("first", "C", crashes=False), Writer("second", "D", crashes=False))
+# Far larger, for the long form: two writers and two of those who delete.
+LONG = {
+    "two writers, two collectors": Scenario(
+        start(*FRESH, actors=(*WRITERS, Collector("gc", 1), Collector("slow", 1))),
+        states=1_300_000,
+    ),
+    "two writers, two kept plans": Scenario(
+        start(
+            *FRESH,
+            actors=(*WRITERS, *(Collector(name, 1, keeps=True) for name in ("gc", "slow"))),
+        ),
+        states=1_200_000,
+    ),
+    "a writer, two kept plans": Scenario(
+        start(
+            *(DIRTY_RECORDS, PAYLOAD, HALF_PAYLOAD),
+            holds="LO",
+            actors=(
+                Writer("writer", "C"),
+                *(Collector(name, 1, keeps=True) for name in ("gc", "slow")),
+                DROP,
+            ),
+        ),
+        states=90_000,
+    ),
+    "two writers, a collector, a repack": Scenario(
+        start(
+            *(RECORDS, pack("half", "KX"), pack("whole", "Y")),
+            holds="LO",
+            actors=(*WRITERS, Collector("gc", 1), Repacker("repack", ("XY",)), DROP),
+        ),
+        states=350_000,
+    ),
+    "a writer, a collector, two repacks": Scenario(
+        start(
+            *(RECORDS, pack("half", "KX"), BASE, pack("whole", "Y")),
+            holds="LO",
+            actors=(
+                *(WRITERS[0], Collector("gc", 1, keeps=True), DROP),
+                Repacker("one", ("YB",)),
+                Repacker("two", ("BK",), attempts=1),
+            ),
+        ),
+        states=250_000,
+    ),
+}
+
 # For each guard of safety: where it is missed, and what is then lost first.
 NEEDED = {
     "create_only": ("dying payload", "lost C"),
@@ -163,8 +278,18 @@ NEEDED = {
     "dead_deltas_keep_bases": ("dying base", "lost Y"),
     "remark_after_lost_race": ("dying payload", "lost C"),
     "kept_metadata_counts_as_live": ("two writers", "lost X, Y"),
+    "kept_deltas_keep_bases": ("repack of garbage", "lost Y"),
     "replace_only_listed": ("two collectors that spare sessions", "lost X"),
     "replacement_checked": ("two collectors", "lost L, O, T"),
+    "kept_plan_only_added": ("kept plan", "lost C"),
+    "kept_plan_needs_live": ("kept plan", "lost T, X"),
+    "base_less_deep": ("writer of deltas", "lost Y"),
+    "delta_deeper_than_base": ("repack of deltas", "lost X"),
+    "bases_stay_shallow": ("repack of deltas", "lost X, Y"),
+    "repack_keeps_dead": ("repack", "lost X"),
+    "repack_needs_all_listed": ("two repacks", "lost Y"),
+    "repack_packs_checked": ("repack", "lost K, X"),
+    "repack_minds_new_deltas": ("writer of deltas", "lost Y"),
     "condemn_before_delete": ("dying payload", "lost L, O"),
     "sweep_only_condemned": ("dying payload", "lost C"),
     "delete_before_clear": ("dying payload", "lost C"),
@@ -207,6 +332,16 @@ def test_nothing_is_ever_lost(scenario: str) -> None:
     found = guarded(scenario)
     assert found.lost is None, told(found)
     assert found.states > SCENARIOS[scenario].states
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("scenario", LONG)
+def test_nothing_is_ever_lost_among_many(scenario: str) -> None:
+    if not scale():
+        pytest.skip("minutes: `make torture`")
+    found = explore(LONG[scenario].state, Guards())
+    assert found.lost is None, told(found)
+    assert found.states > LONG[scenario].states
 
 
 @pytest.mark.parametrize("guard", NEEDED)

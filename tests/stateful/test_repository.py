@@ -7,14 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import fsck, gc, prune
-from cas.repo.layout import HOLDS, MAIN
+from cas.repo import fsck, gc, prune, undo
+from cas.repo.layout import HOLDS, MAIN, RUNS
 from cas.repo.repo import Repo
 from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction, transact
@@ -30,6 +32,7 @@ from tests.support.builders import (
     write_files,
 )
 from tests.support.crashing import Stopped, Stopping, two_handles
+from tests.support.torture import amount
 
 # Few contents, so that what is written now was often stored, dropped or collected before.
 # Those of payloads are others than those of records, which history keeps alive for ever.
@@ -40,10 +43,10 @@ numbers = st.integers(0, len(BLOBS) - 1)
 contents = st.dictionaries(st.sampled_from("abc"), numbers, min_size=1, max_size=2)
 files = contents | st.fixed_dictionaries({"sub": contents, "a": numbers})
 handles = st.integers(0, 1)
-RUNS = ["exp/one", "exp/two", "other/three"]
-runs = st.sampled_from(RUNS)
+NAMES = ["exp/one", "exp/two", "other/three"]
+runs = st.sampled_from(NAMES)
 tags = st.sampled_from(["tags/a", "tags/b", "tags/c"])
-MEDIUM = settings(max_examples=45, stateful_step_count=30, deadline=None)
+MEDIUM = settings(max_examples=amount(20, 2000), stateful_step_count=30, deadline=None)
 
 
 Shape: TypeAlias = Mapping[str, "int | Shape"]
@@ -59,6 +62,9 @@ def filled(shape: Shape, blobs: Sequence[bytes]) -> Files:
 
 class RepositoryMachine(RuleBasedStateMachine):
     """Two handles with caches of their own on one repository, beside a plain model of it."""
+
+    light: Sequence[bytes] = BLOBS
+    heavy: Sequence[bytes] = HEAVY
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +93,8 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @rule(handle=handles, record=files, payload=st.none() | files)
     def commit(self, handle: int, record: Shape, payload: Shape | None) -> None:
-        light = filled(record, BLOBS)
-        heavy = None if payload is None else filled(payload, HEAVY)
+        light = filled(record, self.light)
+        heavy = None if payload is None else filled(payload, self.heavy)
         id = commit_files(self.handles[handle], light, payload=heavy)
         self.remember(handle, MAIN, id, light, heavy)
 
@@ -97,7 +103,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         self, handle: int, tag: str, record: Shape, payload: Shape
     ) -> None:
         repo, other = self.handles[handle], self.handles[1 - handle]
-        parts = filled(record, BLOBS), filled(payload, HEAVY)
+        parts = filled(record, self.light), filled(payload, self.heavy)
         attempts = iter([True])
 
         def make(transaction: Transaction) -> CommitId:
@@ -115,7 +121,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def checkpoint(self, handle: int, run: str, data: dict[str, int], value: int) -> None:
         builder = self.runs.setdefault(run, RunBuilder(self.handles[handle], run))
         builder.repo = self.handles[handle]
-        tensors = {name: HEAVY[number] for name, number in data.items()}
+        tensors = {name: self.heavy[number] for name, number in data.items()}
         id = builder.checkpoint(len(builder.ids), tensors, value=float(value))
         self.remember(handle, builder.ref, id, None, {"state": tensors})
 
@@ -129,10 +135,10 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @rule(handle=handles, tag=tags, which=st.integers(0, 30))
     def tag(self, handle: int, tag: str, which: int) -> None:
-        reachable = sorted(self.reachable())
-        id = reachable[which % len(reachable)]
-        set_ref(self.handles[handle], tag, id)
-        self.refs[tag] = id
+        if reachable := sorted(self.reachable()):
+            id = reachable[which % len(reachable)]
+            set_ref(self.handles[handle], tag, id)
+            self.refs[tag] = id
 
     @rule(handle=handles, tag=tags)
     def untag(self, handle: int, tag: str) -> None:
@@ -145,6 +151,38 @@ class RepositoryMachine(RuleBasedStateMachine):
             id = sorted(self.held)[which % len(self.held)]
             set_ref(self.handles[handle], f"{HOLDS}{id}", None)
             self.held.discard(id)
+
+    @rule(handle=handles, back=st.integers(0, 4))
+    def undo(self, handle: int, back: int) -> None:
+        self.notice()
+        repo = self.handles[handle]
+        before = dict(repo.refresh().refs)
+        word = str(repo.root.seq + 1 - back) if back else None
+        try:
+            planned = undo.plan(repo, word)
+            # A run would go on after a commit that may be collected now.
+            if any(change.name.startswith(RUNS) for change in planned.moved):
+                return
+            done = undo.execute(repo, planned, partly=True).moved
+        except (NotFoundError, RefusedError):
+            done = ()
+        for change in done:
+            assert before.get(change.name) == change.old
+            self.move(change.name, change.new)
+        self.look(repo)
+
+    def move(self, name: str, new: CommitId | None) -> None:
+        """Note that a ref or hold has moved."""
+        id = next((id for id in self.payloads if name == f"{HOLDS}{id}"), None)
+        if id is not None:
+            self.held = self.held | {id} if new else self.held - {id}
+        elif new is not None:
+            self.refs[name] = new
+        else:
+            del self.refs[name]
+
+    def notice(self) -> None:
+        """Take notice of what others have done meanwhile: here there is nobody."""
 
     @rule(handle=handles, last=st.integers(1, 2), collect=st.booleans())
     def prune(self, handle: int, last: int, collect: bool) -> None:
@@ -224,5 +262,6 @@ class RepositoryMachine(RuleBasedStateMachine):
             assert read_tree(repo, payload) == self.payloads[id]
 
 
+pytestmark = pytest.mark.torture
 TestRepository = RepositoryMachine.TestCase
 TestRepository.settings = MEDIUM
