@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cas.errors import InvalidInputError, NotFoundError
+from cas.errors import CorruptionError, InvalidInputError, NotFoundError
 from cas.ids import BlobId, CommitId, ManifestId
 from cas.objects.arrays import memory
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN
 from cas.objects.framework import Memory
-from cas.objects.manifest import State
+from cas.objects.manifest import State, TensorRow
 from cas.objects.states import build_state, load_state
 from cas.objects.tree import Entry, EntryKind
 from cas.repo.choice import choose
@@ -60,7 +60,7 @@ def read_state(repo: Repo, id: ManifestId) -> Any:
     if not isinstance(state, State):
         raise InvalidInputError(f"{id} is a series of metrics, not a state")
 
-    wanted = [(row.id, memory(row.nbytes)) for row in state.rows if row.data is None]
+    wanted = [(row.id, memory(stored_size(repo, row))) for row in state.rows if row.data is None]
     targets: dict[BlobId, list[Memory]] = {}
     for blob, target in wanted:
         targets.setdefault(blob, []).append(target)
@@ -70,6 +70,19 @@ def read_state(repo: Repo, id: ManifestId) -> Any:
         raise NotFoundError("data of state", id.hex()[:10], PRUNED) from error
     # Each row is asked for once, and has memory of its own also where two rows are equal.
     return load_state(state, frameworks.needed(state), lambda blob, _: targets[blob].pop())
+
+
+def stored_size(repo: Repo, row: TensorRow) -> int:
+    """Return the bytes of a tensor, before memory is taken for them; raise CorruptionError.
+
+    A shape can say anything: the blob must have as many bytes. One that is not there is told of
+    when it is read.
+    """
+    place = repo.store.find(row.id)
+    size = 0 if place is None else place.row.size
+    if place is not None and size != row.nbytes:
+        raise CorruptionError(f"state: {row.label} has {size} bytes, not {row.nbytes}")
+    return size
 
 
 def checkpoint_at(repo: Repo, rev: str) -> CommitId:

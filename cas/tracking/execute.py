@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final, TypeVar
+from typing import IO, BinaryIO, Final, TypeVar
 
 from cas.errors import CasError, InvalidInputError
 from cas.ids import CommitId
@@ -28,12 +28,18 @@ from cas.repo.transaction import Transaction
 from cas.tracking.capture import Start
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
-from cas.tracking.journal import read_journal
+from cas.tracking.journal import ALIVE, read_journal
 from cas.tracking.live import Live
 from cas.tracking.names import make_name
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
 from cas.tracking.record import settings
-from cas.tracking.recovery import joined_journals, log_entry, log_file
+from cas.tracking.runfiles import (
+    create_log,
+    joined_journals,
+    log_entry,
+    log_file,
+    remove_files,
+)
 from cas.tracking.secrets import scrub_argv
 from cas.tracking.start import begin, say
 from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
@@ -87,15 +93,14 @@ def run_program(
         raise
     log = log_file(repo, live.state.uid)
     try:
-        code = _followed(child, log, output)
+        code = _followed(child, create_log(repo, live.state.uid), output)
         problems = tuple(_gather(live, program, cwd))
         status = {0: FINISHED, -signal.SIGINT: INTERRUPTED, 130: INTERRUPTED}.get(code, FAILED)
         commit = live.finish(live.moment(status), lambda tx: ({}, _logged(tx, log)))
     except BaseException:
         live.abandon()
         raise
-    for path in (log, *joined_journals(repo, live.state.uid)):
-        path.unlink(missing_ok=True)
+    remove_files(repo, (log, *joined_journals(repo, live.state.uid)))
     return Outcome(code, commit, live.state.run, problems)
 
 
@@ -118,10 +123,10 @@ def _started(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> "subproc
         raise InvalidInputError(f"cannot run {argv[0]}: {reason}") from error
 
 
-def _followed(child: "subprocess.Popen[bytes]", log: Path, output: tuple[int, int]) -> int:
+def _followed(child: "subprocess.Popen[bytes]", log: BinaryIO, output: tuple[int, int]) -> int:
     """Pass on what a program prints, and keep it, until it ends; return its exit code."""
     lock = threading.Lock()
-    with open(log, "wb", buffering=0) as kept, _forwarding(child):
+    with log as kept, _forwarding(child):
         pairs = [(pipe, to) for pipe, to in zip((child.stdout, child.stderr), output, strict=True)]
         threads = [
             threading.Thread(target=_tee, args=(pipe, to, kept, lock), daemon=True)
@@ -212,7 +217,7 @@ def _gather(live: Live, program: Program, cwd: Path) -> Iterator[str]:
 
 def _take_journal(live: Live, path: Path) -> None:
     for frame in read_journal(path).frames:
-        if frame["t"] not in {"finish", "commit"}:
+        if frame["t"] not in {"finish", "commit", "moved", ALIVE}:
             live.note(frame)
 
 

@@ -1,61 +1,60 @@
-"""A run while it lives: its state, its journal and the thread that drains into it.
+"""A run while it lives: its state, and the commits that are made of it.
 
-Adding points costs microseconds; the thread writes what has come up to the journal at most a second
-behind. All else is rare and is written at once. Commits go through `record`, one at a time. Errors
-are raised here; `run` decides that they do not reach a training loop. A journal that cannot be
-written is only told of: the frames wait for the next try, and the last commit has them anyway.
+All that it is told goes through `feed` into its journal; commits go through `record`, one at a
+time. Errors are raised here; `run` decides that they do not reach a training loop.
 """
 
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self, TypeVar
 
-from cas.errors import CasError, InvalidInputError, TrackingError
+from cas.errors import TrackingError
 from cas.ids import CommitId
-from cas.objects import canonical
 from cas.objects.commit import Parent
 from cas.objects.tree import Entry
-from cas.repo.layout import JOURNALS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
-from cas.tracking.environment import here
-from cas.tracking.journal import MAX_FRAME, Header, JournalWriter
-from cas.tracking.metrics import POINT, Mark
+from cas.tracking.feed import Feed, open_feed
+from cas.tracking.metrics import Mark
 from cas.tracking.record import Items, Moment
+from cas.tracking.runfiles import has_owner, moved_on
 from cas.tracking.secrets import valid_text
-from cas.tracking.state import RunState, artifact_frame, open_ref, parent_frame
+from cas.tracking.state import RunState, artifact_frame, free_number, moved_frame, parent_frame
 
-BEHIND_SECONDS: Final = 0.5
-POINTS: Final = 500_000  # of one metric in one frame, far from the largest that a journal takes
+T = TypeVar("T")
+
+
+class _TakenForDeadError(Exception):
+    """The run's draft is gone: somebody has committed its end."""
 
 
 class Live:
     """An open run of this process."""
 
-    def __init__(self, repo: Repo, state: RunState, journal: JournalWriter, top: Path) -> None:
+    def __init__(self, repo: Repo, state: RunState, feed: Feed, top: Path) -> None:
         self.repo = repo
         self.state = state
         self.top = top
         self.captured: Items = {}
         self.joined = False
-        self.tell: Callable[[str], None] = lambda _: None
         self._author = record.settings(repo).get("author") or repo.who
-        self._journal = journal
-        self._queue: list[dict[str, Any]] = []
+        self._feed = feed
         self._mark: Mark | None = None
         self._draft: CommitId | None = None
         self._made: tuple[CommitId, Mark] | None = None  # the commit on its way, and its points
-        self._lock = threading.RLock()
-        self._writing = threading.Lock()
         self._turn = threading.RLock()
-        self._told = False
-        self._begun = (state.run, state.ref)
-        self._halted = threading.Event()
-        self._thread = threading.Thread(target=self._drain, name="cas-journal", daemon=True)
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """How the user is told a line about this run."""
+        return self._feed.tell
+
+    @tell.setter
+    def tell(self, tell: Callable[[str], None]) -> None:
+        self._feed.tell = tell
 
     @classmethod
     def start(
@@ -67,40 +66,34 @@ class Live:
         capture: Callable[[Transaction], Items],
     ) -> Self:
         """Open the journal, publish the draft; raise ConflictError when the name is taken."""
-        live = cls(repo, state, create_journal(repo, state, f"{state.uid.hex()}.journal"), top)
+        live = cls(repo, state, open_feed(repo, state, f"{state.uid.hex()}.journal"), top)
         try:
             for frame in frames:
                 live.note(frame)
             live.capture(capture)
-            live._thread.start()
+            live._feed.start()
         except BaseException:
             with suppress(Exception):  # it may have been published before it was interrupted
                 live._take_back()
-            live._journal.close(delete=True)
+            live._feed.drop()
             raise
         return live
 
     @classmethod
     def join(cls, repo: Repo, state: RunState, top: Path, number: str) -> Self:
         """Continue a run that another process owns; what comes here is merged by it at its end."""
-        live = cls(repo, state, create_journal(repo, state, number), top)
+        live = cls(repo, state, open_feed(repo, state, number), top)
         live.joined = True
         tree = repo.commit(repo.refresh().refs[state.open_ref]).tree
         live.captured = record.captured_items(repo, tree)
         params = repo.document(tree, "params.json")
         state.params |= params if isinstance(params, dict) else {}
-        live._thread.start()
+        live._feed.start()
         return live
 
     def note(self, frame: Mapping[str, Any]) -> None:
         """Take one frame, into the state and the journal."""
-        # What cannot be written would stop all that comes behind it, so it is refused here.
-        if len(canonical.encode(dict(frame))) > MAX_FRAME:
-            raise InvalidInputError(f"more than {MAX_FRAME} bytes at once: log them as an artifact")
-        with self._lock:
-            self.state.apply(frame)
-            self._queue.append(dict(frame))
-        self._flush_or_tell()
+        self._feed.note(frame)
 
     def add_points(self, points: Mapping[str, object], step: object | None, time: float) -> int:
         """Take one point of each metric, within the second in the journal; return the step."""
@@ -108,18 +101,7 @@ class Live:
 
     def flush(self) -> None:
         """Write everything that has come up to the journal."""
-        with self._writing:
-            with self._lock:
-                points = self.state.metrics.drain()
-                frames = [*self._queue, *(_pieces(points) if points else ())]
-                self._queue = []
-            try:
-                if frames:
-                    self.state.position = self._journal.append(frames)
-            except BaseException:
-                with self._lock:
-                    self._queue = frames + self._queue
-                raise
+        self._feed.flush()
 
     def add_artifact(self, path: str, write: Callable[[Transaction], Entry]) -> None:
         """Store an artifact and hold it by the draft, then name it in the journal."""
@@ -136,9 +118,8 @@ class Live:
             return entry
 
         with self._turn:
-            self.note(
-                artifact_frame(path, transact(self.repo, f"artifact {valid_text(path)}", build))
-            )
+            entry = self._transact(f"artifact {valid_text(path)}", build)
+            self.note(artifact_frame(path, entry))
 
     def add_input(self, what: str, write: Callable[[Transaction], Parent]) -> CommitId:
         """Store an input and let the draft reach it, then name it in the journal."""
@@ -155,7 +136,7 @@ class Live:
             return parent
 
         with self._turn:
-            parent = transact(self.repo, what, build)
+            parent = self._transact(what, build)
             self.note(parent_frame(parent))
         return parent.commit
 
@@ -163,7 +144,7 @@ class Live:
         self, write: Callable[[Transaction], Entry], moment: Moment, details: Mapping[str, Any]
     ) -> CommitId:
         """Commit a checkpoint, durably; the points since the commit before go with it."""
-        self._flush_or_tell()
+        self._feed.flush_or_tell()
 
         def build(tx: Transaction) -> CommitId:
             self._catch_up(tx)
@@ -181,7 +162,7 @@ class Live:
             return id
 
         with self._turn:
-            id = transact(self.repo, f"checkpoint {self.state.run}", build)
+            id = self._transact(f"checkpoint {self.state.run}", build)
             self._committed(id, self.state.seq + 1)
         return id
 
@@ -193,12 +174,12 @@ class Live:
         One that was interrupted can be called again.
         """
         self.note({"t": "finish", "status": moment.status})
-        self._halt()
+        self._feed.halt()
         if self.joined:
             self.flush()
-            self._journal.close()
+            self._feed.close()
             return None
-        self._flush_or_tell()
+        self._feed.flush_or_tell()
 
         def build(tx: Transaction) -> CommitId:
             tip = tx.ref(self.state.ref)
@@ -212,26 +193,30 @@ class Live:
             return id
 
         with self._turn:
-            id = transact(self.repo, f"finish {self.state.run}", build)
-        with suppress(CasError, OSError):  # a journal that is left over is seen to be of no use
-            self._journal.close(delete=True)
+            id = self._transact(f"finish {self.state.run}", build)
+        self._feed.drop()
         return id
 
     def abandon(self) -> None:
         """Close the journal as it is: the next writing command commits what it says."""
-        self._halt()
-        self._flush_or_tell()
-        self._journal.close()
+        self._feed.halt()
+        self._feed.flush_or_tell()
+        self._feed.close()
 
     def discard(self) -> None:
         """Take back a run that never began."""
-        self._halt()
+        self._feed.halt()
         self._take_back()
-        self._journal.close(delete=True)
+        self._feed.drop()
 
     def moment(self, status: str, step: int | None = None, message: str = "") -> Moment:
         """Return the circumstances of a commit made now."""
         return Moment(self.repo.clock(), self._author, status, message, step)
+
+    def between(self, action: Callable[[], T]) -> T:
+        """Do something with the repository while no commit of this run is on its way."""
+        with self._turn:
+            return action()
 
     def capture(self, capture: Callable[[Transaction], Items]) -> None:
         """Publish the run's draft with what was captured; a joined run adds to its owner's."""
@@ -243,7 +228,14 @@ class Live:
             self._draft_in(tx)
 
         with self._turn:
-            transact(self.repo, f"start {self.state.run}", build)
+            self._transact(f"start {self.state.run}", build)
+
+    def _transact(self, what: str, build: Callable[[Transaction], T]) -> T:
+        """Publish something of this run; should it have been taken for dead, under a new ref."""
+        while True:
+            with suppress(_TakenForDeadError):
+                return transact(self.repo, what, build, run=self.state.run)
+            transact(self.repo, f"continue {self.state.run}", self._move_on, run=self.state.run)
 
     def _take_back(self) -> None:
         def build(tx: Transaction) -> None:
@@ -251,7 +243,7 @@ class Live:
                 record.drop_draft(tx, self.state)
 
         if self._draft is not None:
-            transact(self.repo, f"discard {self.state.run}", build)
+            self._transact(f"discard {self.state.run}", build)
 
     def _draft_in(self, tx: Transaction, *, apart: int = 0) -> None:
         moment = self.moment("running")
@@ -264,8 +256,8 @@ class Live:
         """
         draft = tx.ref(self.state.open_ref)
         if draft is None:
-            self._move_on(tx)
-        elif draft != self._draft:
+            raise _TakenForDeadError
+        if draft != self._draft:
             # Of a program in `cas run`, which knows better what it is made of.
             self.captured = record.captured_items(self.repo, self.repo.commit(draft).tree)
             self._draft = draft
@@ -279,63 +271,22 @@ class Live:
         self.note({"t": "commit", "commit": bytes(id), "seq": seq})
 
     def _move_on(self, tx: Transaction) -> None:
-        """Go on under a new ref: somebody took this run for dead and has committed its end."""
-        if self.joined:
+        """Go on under a new ref: somebody took this run for dead and has committed its end.
+
+        Under the one that another process of this run has gone on under, if there is one. The
+        journal has it before it is published: this run can be lost, and found, once more.
+        """
+        run, ref = self._feed.begun
+        moved = moved_on(self.repo, self.state.uid, tx.root.refs)
+        if moved is not None:
+            if moved[1] != self.state.ref:
+                self.note(moved_frame(*moved))
+            return
+        if self.joined and not has_owner(self.repo, self.state.uid):
             raise TrackingError(f"run {self.state.run} has ended: its `cas run` is gone")
-        run, ref = self._begun
-        number = 2
-        while tx.ref(f"{ref}-{number}") or tx.ref(open_ref(f"{ref}-{number}")):
-            number += 1
+        number = free_number(tx.root.refs, ref)
         if self.state.run == run:
             self.tell(f"run {run} was taken for dead and committed; it goes on as {run}-{number}")
         tx.set_ref(f"{ref}-{number}", None)  # free when this is published too
-        self.state.run, self.state.ref = f"{run}-{number}", f"{ref}-{number}"
+        self.note(moved_frame(f"{run}-{number}", f"{ref}-{number}"))
         self._draft_in(tx)
-
-    def _drain(self) -> None:
-        while not self._halted.wait(BEHIND_SECONDS):
-            self._flush_or_tell()
-
-    def _flush_or_tell(self) -> None:
-        try:
-            self.flush()
-        except Exception as error:
-            if not self._told:
-                self._told = True
-                self.tell(f"warning: {error} (what is logged would be lost if the process died)")
-
-    def _halt(self) -> None:
-        self._halted.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-
-def create_journal(repo: Repo, state: RunState, name: str) -> JournalWriter:
-    """Create a journal of a run in its repository and lock it for the life of this process."""
-    place = here()
-    header = Header(
-        run=state.run,
-        ref=state.ref,
-        uid=state.uid,
-        host=place.host,
-        boot=place.boot,
-        pidns=place.pidns,
-        pid=os.getpid(),
-        started=repo.clock(),
-    )
-    return JournalWriter.create(repo.path / JOURNALS / name, header)
-
-
-def _pieces(points: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a frame of points as frames of bounded size."""
-    size = POINTS * POINT
-    if sum(map(len, points["steps"])) <= size:
-        yield dict(points)
-        return
-    columns = ("steps", "values", "times")
-    for number, name in enumerate(points["names"]):
-        whole = {key: points[key][number] for key in columns}
-        for at in range(0, len(whole["steps"]), size):
-            yield {"t": "points", "names": [name]} | {
-                key: [column[at : at + size]] for key, column in whole.items()
-            }

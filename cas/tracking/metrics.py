@@ -107,13 +107,12 @@ class MetricLog:
             counts = self._counts()
             parts = self._slices(self._drained, counts)
             self._drained = counts
-        if not parts:
-            return None
-        columns = {
-            key: [_bytes(part[key]) for part in parts.values()]
-            for key in ("steps", "values", "times")
-        }
-        return {"t": "points", "names": list(parts), **columns}
+        return _frame(parts)
+
+    def drained(self) -> dict[str, Any] | None:
+        """Return all points up to the last `drain` as one frame of a journal, None without any."""
+        with self._lock:
+            return _frame(self._slices({}, self._drained))
 
     def replay(self, frames: Iterable[Mapping[str, Any]]) -> None:
         """Take the points of drained frames again; frames of other kinds are passed over."""
@@ -162,6 +161,15 @@ class MetricLog:
             for name, part in sorted(parts.items())
         ]
         return Series(tuple(rows))
+
+
+def _frame(parts: "Mapping[str, dict[str, array[Any]]]") -> dict[str, Any] | None:
+    if not parts:
+        return None
+    columns = {
+        key: [_bytes(part[key]) for part in parts.values()] for key in ("steps", "values", "times")
+    }
+    return {"t": "points", "names": list(parts), **columns}
 
 
 def monitor(

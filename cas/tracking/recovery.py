@@ -1,184 +1,192 @@
-"""Runs without an end: which still live, and how those that do not are committed.
+"""Runs without an end: which still live, and when those that do not are committed.
 
-Reading commands only tell; the next writing command on the run's host commits a lost run, as
-*crashed* or as it said itself that it ended, from its journal and its draft, once the journal's
-lock is free.
+Reading commands only tell. The next writing command commits a run whose process is surely gone, or
+which has given no sign of life for ten minutes, as *crashed* or as it said itself that it ended.
+What cannot be told from here is left to `cas recover`. A run that lives on in spite of all that
+loses nothing: it goes on under a name of its own.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from cas.errors import CasError, CorruptionError
-from cas.objects import canonical
-from cas.repo.layout import JOURNALS
+from cas.errors import CasError, RefusedError
+from cas.repo import place
+from cas.repo.layout import OPEN, REPRODUCTIONS, RUNS
 from cas.repo.repo import Repo
 from cas.tracking.environment import here
-from cas.tracking.journal import (
-    Header,
-    claimed,
-    is_locked,
-    read_journal,
-    recoverable,
-    scan_frames,
-)
-from cas.tracking.state import RunState
-
-if TYPE_CHECKING:
-    from cas.repo.transaction import Transaction
-    from cas.tracking.record import Items
+from cas.tracking.journal import Header
+from cas.tracking.liveness import SILENT_SECONDS, Watch, claimed, is_locked, recoverable
+from cas.tracking.runfiles import all_journals, log_file, moved_on, read_header, remove_files
+from cas.tracking.state import open_ref
 
 RUNNING: Final = "running"
 LOST: Final = "lost"
 ELSEWHERE: Final = "elsewhere"
-CRASHED: Final = "crashed"
-HEAD: Final = 64 * 1024  # of a journal holds its header
-PART: Final = 4 * 1024 * 1024  # of a log is looked through at a time
+ORPHANED: Final = "orphaned"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run that has not been committed to its end."""
+    """A run that has not been committed to its end.
+
+    It is running, lost (its process is gone), elsewhere (that cannot be told from here), or
+    orphaned (its journal is not there).
+    """
 
     run: str
     ref: str
-    status: str  # running, lost (its process is gone), elsewhere (cannot be told from here)
+    status: str
     host: str
     pid: int
     started: int
     path: Path
+    parts: tuple[Path, ...] = ()
+    uid: bytes = b""
+    sure: bool = False  # that it is lost, for which nothing was taken on trust
+    silent_seconds: float = 0.0  # for how long it has been watched without a sign of life
+
+    @property
+    def draft(self) -> str:
+        """The ref of what the run has logged so far."""
+        return open_ref(self.ref)
 
 
-def open_runs(repo: Repo) -> list[OpenRun]:
+def open_runs(repo: Repo, *, orphans: bool = False) -> list[OpenRun]:
     """Return the runs that have no finishing commit yet, as far as this host can tell.
 
-    Writes nothing, and of each journal reads the start.
+    Writes nothing, and of each journal reads the start. With `orphans`, those too whose journal is
+    not there: it was removed, or did not come along when the repository was copied.
     """
-    return [run for run in _journals(repo) if _draft_ref(run) in repo.root.refs]
+    refs = repo.root.refs
+    found = [run for run in _journals(repo, Watch(repo, here())) if run.draft in refs]
+    if orphans:
+        known = {run.draft for run in found}
+        found += [_orphan(repo, ref) for ref in sorted(refs) if _is_draft(ref) and ref not in known]
+    return found
 
 
 def recover_lost(repo: Repo) -> list[str]:
-    """Commit every lost run of this host; return their names.
+    """Commit every run that is lost; return the names they are committed under.
 
     One that cannot be committed keeps no other from being so; its error is raised at the end.
     """
     done: list[str] = []
     problem: CasError | None = None
-    for run in _journals(repo):
+    watch = Watch(repo, here())
+    for run in list(_journals(repo, watch)):
         if run.status != LOST:
             continue
         try:
-            if _recover(repo, run):
-                done.append(run.run)
+            name = _recover(repo, run, watch)
+            done += [name] if name is not None else []
         except CasError as error:
             problem = problem or error
+    watch.save()
     if problem is not None:
         raise problem
     return done
 
 
-def joined_journals(repo: Repo, uid: bytes) -> list[Path]:
-    """Return the journals of processes that continued this run inside another."""
-    return sorted((repo.path / JOURNALS).glob(f"{uid.hex()}-*.journal"))
+def recover(repo: Repo, run: OpenRun, *, force: bool = False) -> str | None:
+    """Commit one open run because a person says that it is dead; return its name.
+
+    None when somebody else has just done it. Raises RefusedError for one whose journal is locked,
+    unless `force` says that even so nobody is there.
+    """
+    from cas.tracking import rescue
+
+    if run.status == ORPHANED:
+        return rescue.commit_lost(repo, rescue.from_draft(repo, run.run, run.ref))
+    if run.status == RUNNING and not force:
+        raise RefusedError(
+            f"{run.run} is running: process {run.pid} on {run.host or 'an unknown host'} has its "
+            "journal locked: stop it, or say with --force that it is gone"
+        )
+    watch = Watch(repo, here())
+    list(_journals(repo, watch))  # so that what was seen of others stays noted down
+    name = _recover(repo, run, watch, force=force)
+    watch.save()
+    return name
 
 
-def log_file(repo: Repo, uid: bytes) -> Path:
-    """Return where `cas run` keeps what a program prints while it runs."""
-    return repo.path / JOURNALS / f"{uid.hex()}.log"
+def _recover(repo: Repo, lost: OpenRun, watch: Watch, *, force: bool = False) -> str | None:
+    """Commit a lost run while holding all its journals; None when that was done before.
 
+    Journals stay until it is sure that nobody writes to them any more: what comes after the commit
+    is committed by the next pass.
+    """
+    from cas.tracking import rescue
 
-def log_entry(tx: "Transaction", log: Path) -> "Items":
-    """Store what a program printed, without secrets, in bounded memory."""
-    from cas.objects.tree import Entry, EntryKind
-    from cas.repo.ingest import FILE_MODE
-    from cas.tracking.secrets import scrub_bytes
-
-    def clean() -> Iterator[bytes]:
-        with open(log, "rb") as lines:
-            # Up to a line's end, so that no secret is cut in two.
-            while part := lines.read(PART) + lines.readline(PART):
-                yield scrub_bytes(part)[0]
-
-    id, size = tx.writer.stream(clean(), log.stat().st_size)
-    return {"log.txt": Entry(b"log.txt", EntryKind.FILE, id, size, FILE_MODE)}
-
-
-def _draft_ref(run: OpenRun) -> str:
-    return RunState(run.run, run.ref, b"").open_ref
-
-
-def _recover(repo: Repo, lost: OpenRun) -> bool:
-    """Commit a lost run while holding all its journals; False when somebody else does."""
-    header = _header(lost.path)
-    parts = [lost.path, *joined_journals(repo, header.uid)]
     with ExitStack() as stack:
-        ours = [stack.enter_context(claimed(path)) for path in parts]
-        return all(ours) and _commit_lost(repo, lost, header.uid, parts)
+        claims = [stack.enter_context(claimed(path)) for path in lost.parts]
+        if not all(claims) and not force:
+            return None
+        header = read_header(lost.parts[0])
+        found = rescue.from_journals(repo, header.run, header.ref, lost.uid, list(lost.parts))
+        name = rescue.commit_lost(repo, found)
+        over = name is None and lost.silent_seconds >= SILENT_SECONDS
+        if all(claims) and (lost.sure or over):
+            remove_files(repo, (log_file(repo, lost.uid), *lost.parts))
+        elif name is not None:
+            watch.begin_again(lost.uid.hex())
+    return name
 
 
-def _commit_lost(repo: Repo, lost: OpenRun, uid: bytes, parts: list[Path]) -> bool:
-    from cas.repo.transaction import Transaction, transact
-    from cas.tracking import record
-
-    state = RunState(lost.run, lost.ref, uid, chosen=record.chosen_monitor(repo))
-    for path in parts:
-        journal = read_journal(path)
-        state.replay(frame for frame in journal.frames if path == lost.path or not _ends(frame))
-        if path == lost.path:
-            state.position = journal.positions[-1] if journal.positions else 0
-    log = log_file(repo, uid)
-    ended = max(path.stat().st_mtime_ns for path in parts) // 1000
-
-    def build(tx: Transaction) -> bool:
-        tip, draft = tx.ref(state.ref), tx.ref(state.open_ref)
-        if draft is None:
-            return False  # it ended properly, or never began: only its journal was left
-        state.seq = repo.commit(tip).seq if tip is not None else 0
-        begun = repo.commit(draft)
-        moment = record.Moment(ended, begun.author or repo.who, state.status or CRASHED)
-        captured = record.captured_items(repo, begun.tree)
-        heavy = log_entry(tx, log) if log.exists() else {}
-        record.finish(tx, state, captured, moment, heavy=heavy)
-        return True
-
-    committed = transact(repo, f"recover {lost.run}", build)
-    for path in (log, *parts):
-        path.unlink(missing_ok=True)
-    return committed
-
-
-def _ends(frame: object) -> bool:
-    return isinstance(frame, dict) and frame.get("t") == "finish"
-
-
-def _journals(repo: Repo) -> Iterator[OpenRun]:
-    folder, place = repo.path / JOURNALS, here()
-    for path in sorted(folder.glob("*.journal")) if folder.is_dir() else ():
-        if "-" in path.stem:
-            continue  # a part of a run that another process owns
+def _journals(repo: Repo, watch: Watch) -> Iterator[OpenRun]:
+    at, local = here(), place.is_local(repo.path)
+    for uid, paths in all_journals(repo).items():
         try:
-            header = _header(path)
+            header = read_header(paths[0])
         except (CasError, OSError):
             continue
-        parts = [path, *joined_journals(repo, header.uid)]
-        locked = any(map(is_locked, parts))
-        lost = recoverable(header, locked=locked, here=place)
-        yield OpenRun(
-            run=header.run,
-            ref=header.ref,
-            status=RUNNING if locked else LOST if lost else ELSEWHERE,
-            host=header.host,
-            pid=header.pid,
-            started=header.started,
-            path=path,
-        )
+        locked = any(map(is_locked, paths))
+        dead = recoverable(header, locked=locked, here=at, local=local)
+        watched = not locked and not (dead and local)
+        silent = watch.silent_seconds(uid, paths) if watched else 0.0
+        lost = dead or silent >= SILENT_SECONDS
+        status = RUNNING if locked else LOST if lost else ELSEWHERE
+        yield _open_run(repo, header, status, paths, sure=dead and local, silent=silent)
 
 
-def _header(path: Path) -> Header:
-    with open(path, "rb") as journal:
-        raw = journal.read(HEAD)
-    for payload, _ in scan_frames(raw):
-        return Header.from_value(canonical.decode(payload))
-    raise CorruptionError(f"{path} is no journal: its header cannot be read")
+def _open_run(
+    repo: Repo, header: Header, status: str, paths: list[Path], *, sure: bool, silent: float
+) -> OpenRun:
+    run, ref = header.run, header.ref
+    if open_ref(ref) not in repo.root.refs:
+        run, ref = moved_on(repo, header.uid, repo.root.refs) or (run, ref)
+    return OpenRun(
+        run=run,
+        ref=ref,
+        status=status,
+        host=header.host,
+        pid=header.pid,
+        started=header.started,
+        path=paths[0],
+        parts=tuple(paths),
+        uid=header.uid,
+        sure=sure,
+        silent_seconds=silent,
+    )
+
+
+def _is_draft(ref: str) -> bool:
+    return ref.startswith(OPEN)
+
+
+def _orphan(repo: Repo, draft: str) -> OpenRun:
+    """Return what is known of a run that has a draft and no journal."""
+    commit = repo.commit(repo.root.refs[draft])
+    rest = draft.removeprefix(OPEN)
+    ref = rest if rest.startswith(REPRODUCTIONS) else f"{RUNS}{rest}"
+    return OpenRun(
+        run=commit.full_name or rest,
+        ref=ref,
+        status=ORPHANED,
+        host=(commit.author or "").rpartition("@")[2],
+        pid=0,
+        started=commit.time or 0,
+        path=repo.path,
+    )

@@ -5,7 +5,7 @@ died is rebuilt from its journal by the same code that served it while it lived.
 Format: docs/format/journal.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,17 +45,22 @@ class RunState:
             case "points":
                 self.metrics.replay([frame])
             case "parent":
-                commit = CommitId(ObjectId(frame["commit"]))
-                parent = Parent(frame["role"], commit, frame["path"], frame["attrs"])
-                if parent not in self.parents:
-                    self.parents = [*self.parents, parent]
+                self._add_parent(frame)
             case "artifact":
                 path, entry = named_entry(frame)
                 self.artifacts = {**self.artifacts, path: entry}
             case "commit":
                 self.tip, self.seq = CommitId(ObjectId(frame["commit"])), frame["seq"]
+            case "moved":
+                self.run, self.ref = frame["run"], frame["ref"]
             case "finish":
                 self.status = frame["status"]
+
+    def _add_parent(self, frame: Mapping[str, Any]) -> None:
+        commit = CommitId(ObjectId(frame["commit"]))
+        parent = Parent(frame["role"], commit, frame["path"], frame["attrs"])
+        if parent not in self.parents:
+            self.parents = [*self.parents, parent]
 
     def replay(self, frames: Iterable[Any]) -> None:
         """Take the frames of a journal; raise CorruptionError for one that makes no sense."""
@@ -65,6 +70,19 @@ class RunState:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 reason = error if isinstance(error, CasError) else repr(error)
                 raise CorruptionError(f"journal of {self.run}: damaged frame: {reason}") from error
+
+    def frames(self) -> list[dict[str, Any]]:
+        """Return frames that tell all but the metrics to a new state of this run and ref."""
+        found: list[dict[str, Any]] = []
+        if self.params:
+            found.append({"t": "params", "params": self.params})
+        found += [parent_frame(parent) for parent in self.parents]
+        found += [artifact_frame(path, entry) for path, entry in self.artifacts.items()]
+        if self.tip is not None:
+            found.append({"t": "commit", "commit": bytes(self.tip), "seq": self.seq})
+        if self.status is not None:
+            found.append({"t": "finish", "status": self.status})
+        return found
 
     @property
     def experiment(self) -> str:
@@ -85,6 +103,14 @@ class RunState:
 def open_ref(ref: str) -> str:
     """Return the ref of the draft of the run that will be at `ref`."""
     return OPEN + ref.removeprefix(RUNS)
+
+
+def free_number(refs: Container[str], ref: str) -> int:
+    """Return the first number, from 2, under which a run may go on that was committed at `ref`."""
+    number = 2
+    while f"{ref}-{number}" in refs or open_ref(f"{ref}-{number}") in refs:
+        number += 1
+    return number
 
 
 def parent_frame(parent: Parent) -> dict[str, Any]:
@@ -108,6 +134,11 @@ def artifact_frame(path: str, entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mode": entry.mode,
     }
+
+
+def moved_frame(run: str, ref: str) -> dict[str, Any]:
+    """Return the frame that says that the run goes on under another name and ref."""
+    return {"t": "moved", "run": run, "ref": ref}
 
 
 def named_entry(frame: Mapping[str, Any]) -> tuple[str, Entry]:

@@ -148,15 +148,15 @@ def test_storage_that_stays_broken_leaves_a_run_to_be_recovered(here: Path, oper
 def test_a_journal_that_cannot_be_written_costs_nothing_when_the_run_ends_well(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(fd: int, raw: bytes) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = package.track("a", name="x")
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("cas.tracking.journal._write", full)
+        patched.setattr("cas.tracking.journalwriter.write_fully", full)
         use(run, here)
-        run._live._flush_or_tell()
+        run._live._feed.flush_or_tell()
     assert capsys.readouterr().err.count("would be lost if the process died") == 1
     run.finish()
     repo = opened(here)
@@ -181,8 +181,8 @@ def test_a_repository_that_goes_away_ends_no_loop(
 def test_many_points_at_once_fit_into_the_journal(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cas.tracking.live.POINTS", 10)
-    monkeypatch.setattr("cas.tracking.live.BEHIND_SECONDS", 1000.0)
+    monkeypatch.setattr("cas.tracking.feed.POINTS", 10)
+    monkeypatch.setattr("cas.tracking.feed.BEHIND_SECONDS", 1000.0)
     run = package.track("a", name="x")
     for step in range(25):
         run.log({"m": step, "n": -step})

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from cas.backend.files import FileOps
-from cas.backend.local import LocalBackend
+from cas.backend.files import OPS, FileOps
 from cas.ids import CommitId, ManifestId, ObjectId, TreeId
 from cas.objects.commit import CHECKPOINT, COMMIT, PREVIOUS, RUN, Commit, Monitor, Parent, Volume
 from cas.objects.document import document
@@ -26,7 +25,6 @@ from cas.repo import fsck
 from cas.repo.layout import MAIN, RUNS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
-from cas.store.packed import PackedStore
 
 Files: TypeAlias = Mapping[str, "bytes | Files"]
 START = 1_900_000_000_000_000
@@ -50,11 +48,7 @@ def repository(folder: Path) -> Repo:
 
 def reopened(repo: Repo, ops: FileOps | None = None) -> Repo:
     """Open the same repository once more, with caches and, if given, file operations of its own."""
-    again = Repo.open(repo.path, who=repo.who, clock=repo.clock)
-    if ops is not None:
-        again.backend = LocalBackend(repo.path, ops=ops)
-        again.store = PackedStore(again.backend, lambda: again.refresh().packs)
-    return again
+    return Repo.open(repo.path, who=repo.who, clock=repo.clock, ops=ops or OPS)
 
 
 def noise(seed: int, size: int) -> bytes:

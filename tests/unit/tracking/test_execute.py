@@ -115,7 +115,7 @@ def test_arguments_are_params_and_no_secret_is_kept(repo: Repo, here: Path) -> N
 def test_a_long_log_is_cleaned_piece_by_piece(
     repo: Repo, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cas.tracking.recovery.PART", 1000)
+    monkeypatch.setattr("cas.tracking.runfiles.PART", 1000)
     line = f"for i in $(seq 300); do echo 'line '$i' {TOKEN}'; done; printf end"
     run_program(repo, Program(("sh", "-c", line)), "sh", here, output=(os.open(os.devnull, 1), 2))
     log = text(repo, only_run(repo)[1], "log.txt").splitlines()

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cas.backend.files import FileOps
 from cas.errors import (
     ConflictError,
     CorruptionError,
@@ -19,16 +21,12 @@ from cas.errors import (
     TrackingError,
     UnsupportedError,
 )
+from cas.ids import Buffer
 from cas.tracking import journal as module
 from cas.tracking.environment import HostInfo
-from cas.tracking.journal import (
-    Header,
-    JournalWriter,
-    claimed,
-    is_locked,
-    read_journal,
-    recoverable,
-)
+from cas.tracking.journal import Header, read_journal
+from cas.tracking.journalwriter import JournalWriter
+from cas.tracking.liveness import claimed, is_locked, recoverable
 from cas.tracking.metrics import MetricLog
 
 HEADER = Header("exp/brave-otter", "runs/exp/brave-otter", b"u" * 16, "here", "boot", "ns", 7, 10)
@@ -161,23 +159,29 @@ def test_a_forked_child_has_no_journal_and_leaves_the_parents(path: Path) -> Non
     writer.close()
 
 
-def test_a_write_that_fails_halfway_leaves_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = JournalWriter.create(path, HEADER)
-    write = os.write
-    room = [20]
+class Small(FileOps):
+    """A disk on which there is only so much room."""
 
-    def limited(fd: int, data: bytes) -> int:
-        if not room[0]:
+    room: int | None = None
+
+    def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
+        if self.room is None:
+            return super().write(fd, buffers)
+        if not self.room:
             raise OSError(errno.ENOSPC, "No space left on device")
-        room[0] -= (done := write(fd, data[: room[0]]))
+        done = super().write(fd, [memoryview(buffers[0])[: self.room]])
+        self.room -= done
         return done
 
-    monkeypatch.setattr(os, "write", limited)
+
+def test_a_write_that_fails_halfway_leaves_nothing(path: Path) -> None:
+    ops = Small()
+    writer = JournalWriter.create(path, HEADER, ops=ops)
+    ops.room = 20
     with pytest.raises(StorageFullError):
         writer.append([{"t": "a" * 100}])
-    monkeypatch.undo()
+    assert ops.room == 0
+    ops.room = None
     writer.append([{"t": "b"}])
     assert read_journal(path).frames == ({"t": "b"},)
     writer.close()

@@ -4,16 +4,21 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import cas as package
-from cas.errors import CorruptionError
+from cas.errors import CorruptionError, RefusedError
 from cas.repo.repo import Repo
-from cas.tracking.journal import Header, JournalWriter
-from cas.tracking.live import create_journal
-from cas.tracking.recovery import OpenRun, open_runs, recover_lost
+from cas.tracking import liveness, recovery
+from cas.tracking.environment import HostInfo
+from cas.tracking.feed import create_journal
+from cas.tracking.journal import Header
+from cas.tracking.journalwriter import JournalWriter
+from cas.tracking.recovery import OpenRun, open_runs, recover, recover_lost
+from cas.tracking.run import Run
 from cas.tracking.state import RunState
 from tests.support.runs import (
     cas,
@@ -101,8 +106,8 @@ def test_an_artifact_is_safe_as_soon_as_it_is_published(here: Path) -> None:
     more = """
 from cas.tracking import live
 publish = live.transact
-def then_die(*args):
-    publish(*args)
+def then_die(*args, **more):
+    publish(*args, **more)
     os.kill(os.getpid(), 9)
 run = cas.track("a")
 live.transact = then_die
@@ -135,7 +140,7 @@ def test_a_live_run_is_left_alone(here: Path) -> None:
 def test_a_run_that_said_how_it_ended_is_committed_so(here: Path) -> None:
     more = """
 from cas.tracking import live
-def full(*_):
+def full(*_, **__):
     raise cas.errors.StorageFullError("no space left")
 import cas.errors
 run = cas.track("a")
@@ -181,7 +186,7 @@ def test_a_run_of_another_host_is_not_recovered(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = package.track("a", name="y")
-    run._live._journal.path.unlink()
+    run._live._feed._journal.path.unlink()
     found = foreign(run.repo, host="elsewhere")
     assert found.status == "elsewhere"
     assert recover_lost(run.repo) == []
@@ -190,7 +195,7 @@ def test_a_run_of_another_host_is_not_recovered(
 
 def test_the_end_of_a_host_is_the_end_of_its_runs(here: Path) -> None:
     run = package.track("a", name="y")
-    run._live._journal.path.unlink()
+    run._live._feed._journal.path.unlink()
     assert foreign(run.repo, boot="before").status == "lost"
     assert recover_lost(run.repo) == ["a/y"]
 
@@ -248,3 +253,197 @@ def test_the_next_run_of_a_script_recovers_too(here: Path) -> None:
     done = python(here, "-c", "import cas; cas.track('b').finish()")
     assert "cas: a/x ended without a finish: committed as crashed" in done.stderr
     assert statuses(here) == {}
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time go by for whoever watches journals."""
+    passed = [0.0]
+
+    def go_by(seconds: float) -> None:
+        passed[0] += seconds
+
+    defaults = {"ticks": lambda: 1000.0 + passed[0]}
+    monkeypatch.setattr(liveness.Watch.__init__, "__kwdefaults__", defaults)
+    return go_by
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, name: str = "elsewhere") -> None:
+    """Be another host, to which the locks of this one do not reach."""
+    place = HostInfo(name, f"boot of {name}", f"pid of {name}")
+    monkeypatch.setattr(recovery, "here", lambda: place)
+    monkeypatch.setattr(recovery, "is_locked", lambda _: False)
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+
+
+def beat(run: Run) -> None:
+    """Let a minute go by for a run."""
+    journal = run._live._feed._journal
+    journal.tend(journal._appended_at + 60)
+
+
+def test_a_silent_run_of_another_host_is_lost_after_ten_minutes(
+    here: Path, monkeypatch: pytest.MonkeyPatch, ticks: Callable[[float], None]
+) -> None:
+    run = package.track("a", name="x")
+    run.log({"loss": 1.0})
+    repo = opened(here)
+    elsewhere(monkeypatch)
+    assert recover_lost(repo) == []
+    for _ in range(15):
+        ticks(60)
+        beat(run)
+        assert recover_lost(repo) == []  # slow as it may be, it lives
+    ticks(599)
+    assert recover_lost(repo) == []
+    assert [one.status for one in open_runs(repo)] == ["elsewhere"]
+    ticks(1)
+    assert [one.status for one in open_runs(repo)] == ["lost"]
+    assert recover_lost(repo) == ["a/x"]
+    assert recover_lost(repo) == []
+    assert open_runs(repo) == []
+    run.finish()
+
+
+def take_for_dead(run: Run, repo: Repo) -> str | None:
+    (found,) = [one for one in open_runs(repo) if one.uid == run._live.state.uid]
+    return recover(repo, found, force=True)
+
+
+def test_a_run_that_was_taken_for_dead_goes_on_again_and_again(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = package.track("a", name="x", params={"lr": 1})
+    for number in range(3):
+        run.log({"loss": number})
+        run._live.flush()
+        name = "a/x" if number == 0 else f"a/x-{number + 1}"
+        assert take_for_dead(run, opened(here)) == name
+        run.log_params({"round": number})
+        run.save_checkpoint(model={"w": number}, step=number)
+        assert run.name == f"a/x-{number + 2}"
+        assert [one.run for one in open_runs(opened(here))] == [run.name]
+    run.finish()
+    assert capsys.readouterr().err.count("was taken for dead and committed") == 1
+    repo = opened(here)
+    tips = {ref: repo.commit(id) for ref, id in repo.refresh().refs.items() if "runs/" in ref}
+    assert sorted(tips) == ["runs/a/x", "runs/a/x-2", "runs/a/x-3", "runs/a/x-4"]
+    last = tips["runs/a/x-4"]
+    assert last.status == "finished"
+    assert points(repo, last) == {"loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}
+    assert repo.document(last.tree, "params.json") == {"lr": 1, "round": 2}
+    assert list((repo.path / "journals").iterdir()) == []
+    cas(here, "fsck", "--full")
+
+
+GOES_ON = """
+run = cas.track("a", name="x")
+run.log({"loss": 0})
+run._live.flush()
+print("ready", flush=True)
+while not os.path.exists("taken"): time.sleep(0.01)
+run.log({"loss": 1})
+if os.path.exists("save"): run.save_checkpoint(model={"w": 1}, step=1)
+run.log({"loss": 2})
+run._live.flush()
+print("on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("save", [False, True])
+@pytest.mark.parametrize("journal", ["kept", "removed"])
+def test_a_run_that_lived_on_is_recovered_once_more(here: Path, journal: str, save: bool) -> None:
+    """Whether it noticed that it had been committed or not, and whatever became of its journal."""
+    child = started(here, sys.executable, script(here, GOES_ON + WAITING))
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    repo = opened(here)
+    (found,) = open_runs(repo)
+    assert recover(repo, found, force=True) == "a/x"
+    if save:
+        (here / "save").touch()
+    if journal == "removed":
+        found.path.unlink()
+        eventually(found.path.exists)
+    (here / "taken").touch()
+    assert child.stdout.readline() == "on\n"
+    if save:
+        (again,) = open_runs(opened(here))
+        assert (again.run, again.status) == ("a/x-2", "running")
+    killed(child)
+    assert recover_lost(repo) == ["a/x-2"]
+    assert recover_lost(repo) == []
+    commits = {ref: repo.commit(id) for ref, id in repo.refresh().refs.items() if "runs/" in ref}
+    assert sorted(commits) == ["runs/a/x", "runs/a/x-2"]
+    assert points(repo, commits["runs/a/x"]) == {"loss": [(0, 0.0)]}
+    assert points(repo, commits["runs/a/x-2"]) == {"loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}
+    assert list((repo.path / "journals").iterdir()) == []
+    cas(here, "fsck", "--full")
+
+
+def test_what_another_host_took_for_dead_is_kept_until_it_is_surely_silent(
+    here: Path, monkeypatch: pytest.MonkeyPatch, ticks: Callable[[float], None]
+) -> None:
+    run = package.track("a", name="x")
+    run.log({"loss": 0})
+    run._live.flush()
+    repo = opened(here)
+    elsewhere(monkeypatch)
+    recover_lost(repo)
+    ticks(600)
+    assert recover_lost(repo) == ["a/x"]
+    journal = run._live._feed._journal.path
+    assert journal.exists()
+    run.log({"loss": 1})  # it does not know, and never commits again
+    run._live.flush()
+    assert recover_lost(repo) == []
+    ticks(600)
+    assert recover_lost(repo) == ["a/x-2"]
+    assert recover_lost(repo) == []
+    assert journal.exists()
+    run._live._feed.halt()  # else it would put it back
+    ticks(600)
+    assert recover_lost(repo) == []
+    assert not journal.exists()
+    tip = repo.refresh().refs["runs/a/x-2"]
+    assert points(repo, repo.commit(tip)) == {"loss": [(0, 0.0), (1, 1.0)]}
+    run._live._feed.close()
+    run._leave()
+
+
+def test_a_run_whose_journal_is_gone_is_committed_from_what_it_saved(here: Path) -> None:
+    lost(here)
+    repo = opened(here)
+    (found,) = open_runs(repo)
+    found.path.unlink()
+    assert recover_lost(repo) == []
+    (orphan,) = open_runs(repo, orphans=True)
+    assert (orphan.run, orphan.ref, orphan.status) == ("a/x", "runs/a/x", "orphaned")
+    assert recover(repo, orphan) == "a/x"
+    _, commit = only_run(repo)
+    assert commit.status == "crashed"
+    assert points(repo, commit)["loss"] == [(step, 1 / (step + 1)) for step in range(100)]
+    assert text(repo, commit, "artifacts/small.txt") == "small"
+    assert {parent.role for parent in commit.parents} == {"previous", "dataset"}
+    assert open_runs(repo, orphans=True) == []
+    cas(here, "fsck", "--full")
+
+
+def test_a_run_that_is_locked_is_recovered_by_force_alone(here: Path) -> None:
+    run = package.track("a", name="x")
+    repo = opened(here)
+    (found,) = open_runs(repo)
+    with pytest.raises(RefusedError, match=f"process {os.getpid()} on"):
+        recover(repo, found)
+    assert recover(repo, found, force=True) == "a/x"
+    run.finish()
+    assert "runs/a/x-2" in repo.refresh().refs
+
+
+def test_of_two_that_recover_a_run_one_does(here: Path) -> None:
+    lost(here)
+    repo, other = opened(here), opened(here)
+    (found,) = open_runs(other)
+    assert recover_lost(repo) == ["a/x"]
+    assert recover(other, found) is None
+    assert [ref for ref in repo.refresh().refs if ref.startswith("runs/")] == ["runs/a/x"]

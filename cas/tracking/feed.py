@@ -1,0 +1,174 @@
+"""What a run is told, on its way into its journal, and the thread that brings it there.
+
+Adding points costs microseconds; the thread writes what has come up to the journal at most a second
+behind, and gives a sign of life. All else is rare and is written at once. A journal that cannot be
+written is only told of: the frames wait for the next try, and the next commit has them anyway. One
+that was lost is written anew from what is known.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from cas.errors import CasError, InvalidInputError
+from cas.objects import canonical
+from cas.repo.layout import JOURNALS
+from cas.repo.repo import Repo
+from cas.tracking.environment import here
+from cas.tracking.journal import MAX_FRAME, Header
+from cas.tracking.journalwriter import JournalWriter
+from cas.tracking.metrics import POINT
+from cas.tracking.state import RunState, moved_frame
+
+BEHIND_SECONDS: Final = 0.5
+ANEW_SECONDS: Final = 10.0  # between two attempts to write a lost journal anew
+POINTS: Final = 500_000  # of one metric in one frame, far from the largest that a journal takes
+
+
+class Feed:
+    """The way from an open run of this process to its journal."""
+
+    def __init__(self, repo: Repo, state: RunState, journal: JournalWriter) -> None:
+        self.tell: Callable[[str], None] = lambda _: None
+        self.begun = (state.run, state.ref)
+        self._repo = repo
+        self._state = state
+        self._journal = journal
+        self._queue: list[dict[str, Any]] = []
+        self._lock = threading.RLock()
+        self._writing = threading.Lock()
+        self._told = False
+        self._anew_at = 0.0
+        self._halted = threading.Event()
+        self._thread = threading.Thread(target=self._drain, name="cas-journal", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write points by themselves."""
+        self._thread.start()
+
+    def note(self, frame: Mapping[str, Any]) -> None:
+        """Take one frame, into the state and the journal."""
+        # What cannot be written would stop all that comes behind it, so it is refused here.
+        if len(canonical.encode(dict(frame))) > MAX_FRAME:
+            raise InvalidInputError(f"more than {MAX_FRAME} bytes at once: log them as an artifact")
+        with self._lock:
+            self._state.apply(frame)
+            self._queue.append(dict(frame))
+        self.flush_or_tell()
+
+    def flush(self) -> None:
+        """Write everything that has come up to the journal."""
+        with self._writing:
+            with self._lock:
+                points = self._state.metrics.drain()
+                frames = [*self._queue, *(_pieces(points) if points else ())]
+                self._queue = []
+            try:
+                if self._is_due_anew():
+                    self._state.position = self._begin_anew()
+                elif frames:
+                    self._state.position = self._journal.append(frames)
+            except BaseException:
+                with self._lock:
+                    self._queue = frames + self._queue
+                raise
+
+    def flush_or_tell(self) -> None:
+        """Write what has come up; that it cannot be is said once."""
+        self._or_tell(self.flush)
+
+    def halt(self) -> None:
+        """End the thread; what comes after is written when it is noted."""
+        self._halted.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Close the journal as it is."""
+        self._journal.close()
+
+    def drop(self) -> None:
+        """Remove the journal: it is not needed any more."""
+        with suppress(CasError, OSError):  # one that is left over is seen to be of no use
+            self._journal.close(delete=True)
+
+    def _drain(self) -> None:
+        while not self._halted.wait(BEHIND_SECONDS):
+            self.flush_or_tell()
+            self._or_tell(self._tend)
+
+    def _tend(self) -> None:
+        self._journal.tend(time.monotonic())
+
+    def _is_due_anew(self) -> bool:
+        """Say whether the journal is lost, and if so, whether to write it anew now."""
+        if not self._journal.lost():
+            return False
+        # A repository that is gone must not come back as a fragment: the next commit tells of it.
+        if time.monotonic() < self._anew_at or not self._repo.path.is_dir():
+            return False
+        self._anew_at = time.monotonic() + ANEW_SECONDS  # a disk that fails is not to be filled
+        return True
+
+    def _begin_anew(self) -> int:
+        """Write the journal again from what is known: somebody removed it, or it cannot go on."""
+        with self._lock:
+            points, frames = self._state.metrics.drained(), self._state.frames()
+            run, ref = self.begun
+            header = replace(header_of(self._repo, self._state), run=run, ref=ref)
+            if self._state.ref != ref:
+                frames.append(moved_frame(self._state.run, self._state.ref))
+        return self._journal.begin_anew(header, [*frames, *(_pieces(points) if points else ())])
+
+    def _or_tell(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                self.tell(f"warning: {error} (what is logged would be lost if the process died)")
+
+
+def open_feed(repo: Repo, state: RunState, name: str) -> Feed:
+    """Create a journal of a run and lock it for the life of this process."""
+    return Feed(repo, state, create_journal(repo, state, name))
+
+
+def create_journal(repo: Repo, state: RunState, name: str) -> JournalWriter:
+    """Create a journal of a run in its repository."""
+    path = repo.path / JOURNALS / name
+    return JournalWriter.create(path, header_of(repo, state), ops=repo.ops)
+
+
+def header_of(repo: Repo, state: RunState) -> Header:
+    """Return the header of a journal that this process writes."""
+    place = here()
+    return Header(
+        run=state.run,
+        ref=state.ref,
+        uid=state.uid,
+        host=place.host,
+        boot=place.boot,
+        pidns=place.pidns,
+        pid=os.getpid(),
+        started=repo.clock(),
+    )
+
+
+def _pieces(points: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a frame of points as frames of bounded size."""
+    size = POINTS * POINT
+    if sum(map(len, points["steps"])) <= size:
+        yield dict(points)
+        return
+    columns = ("steps", "values", "times")
+    for number, name in enumerate(points["names"]):
+        whole = {key: points[key][number] for key in columns}
+        for at in range(0, len(whole["steps"]), size):
+            yield {"t": "points", "names": [name]} | {
+                key: [column[at : at + size]] for key, column in whole.items()
+            }
