@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FEATURES: Final = frozenset[str]()
 HEAD_LINE: Final = "cas repository"
+FIRST: Final = re.compile(rb"cas repository\nversion (?P<version>[1-9][0-9]{0,8})\n")
 LINES: Final = re.compile(
-    rb"cas repository\nversion (?P<version>[1-9][0-9]{0,8})\n"
-    rb"requires(?P<requires>(?: [a-z0-9-]+)*)\nid [0-9a-f]{32}\n"
+    FIRST.pattern + rb"requires(?P<requires>(?: [a-z0-9-]+)*)\nid [0-9a-f]{32}\n"
 )
 HINT: Final = "root"
 LOOKS: Final = 5  # at a folder that others write to meanwhile
@@ -217,15 +217,16 @@ class Repo:
 
 def check_format(raw: bytes, place: str) -> None:
     """Insist that the format file is one that this version can work with."""
+    first = FIRST.match(raw)
+    # Of a later format nobody knows what else its lines may say.
+    if first is not None and (number := int(first["version"])) > VERSION:
+        raise UnsupportedError(
+            f"repository {place} has format {number}; this cas knows up to {VERSION}: upgrade cas"
+        )
     found = LINES.match(raw)
     damaged = CorruptionError(f"{place}/{FORMAT} is damaged: restore it from a copy")
     if found is None:
         raise damaged
-    number = int(found["version"])
-    if number > VERSION:
-        raise UnsupportedError(
-            f"repository {place} has format {number}; this cas knows up to {VERSION}: upgrade cas"
-        )
     missing = set(found["requires"].decode().split()) - FEATURES
     if missing:
         raise UnsupportedError(

@@ -30,6 +30,7 @@ from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
 
 ROOM: Final = 48 * 1024 * 1024  # bytes that are being decoded
+POURED: Final = 16 * 1024 * 1024  # the same, where as much again waits to be written
 
 
 class PackedStore:
@@ -138,7 +139,7 @@ class PackedStore:
         """
         parts = self._spread(id, None, 0, None, MAX_LEVELS)
         return ordered(
-            ((partial(self._fill, part, room(part.size)), part.size) for part in parts), ROOM
+            ((partial(self._fill, part, room(part.size)), part.size) for part in parts), POURED
         )
 
     def fill(self, id: BlobId, target: memoryview) -> None:

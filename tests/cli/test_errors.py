@@ -89,7 +89,7 @@ def test_a_damaged_root(cas: Cas, repo: Repo) -> None:
     ("text", "code"),
     [
         ("cas repository\nversion 999\nrequires\nid 00\n", 8),
-        ("cas repository\nversion 1\nrequires teleport\nid 00\n", 8),
+        (f"cas repository\nversion 1\nrequires teleport\nid {0:032x}\n", 8),
         ("something else\n", 7),
         ("", 7),
     ],
