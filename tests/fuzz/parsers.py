@@ -66,7 +66,7 @@ def targets(specimen: Specimen, folder: Path) -> dict[str, Target]:
     journal = next(data for key, data in files.items() if key.startswith("journals/"))
     return {
         "record": Target(_records(specimen), _record),
-        "pack": Target([_unsealed(raw) for raw in packs[:4]], _pack),
+        "pack": Target([_unsealed(raw) for raw in packs], _pack),
         "recipe": Target([_recipe_columns(n) for n in (1, 2, 7)], _recipe),
         "index": Target(_indexes(specimen), _index),
         "root": Target(_bodies(files, "roots/"), _root, [b"refs_set", b"condemned"]),
