@@ -8,7 +8,6 @@ fork, a tag, a dataset, a pruned and collected payload, an index file, and enoug
 snapshot.
 """
 
-import io
 import json
 import os
 import shutil
@@ -17,20 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cas.ids import blob_id
 from cas.objects.commit import DATASET, RESUMED_FROM, Commit, Parent
-from cas.objects.tree import Entry, EntryKind
 from cas.repo import gc, ingest, prune, repack, root
-from cas.repo.cutting import store_tensors
 from cas.repo.repo import Repo
 from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from cas.store import index
-from tests.support import tensorfiles
 from tests.support.builders import RunBuilder, commit_files, noise, read_tree, repository, set_ref
-from tests.support.drift import Tensors, commit_state
+from tests.support.weights import commit_weights
 
 
 def main(target: Path) -> None:
@@ -51,7 +45,7 @@ def main(target: Path) -> None:
         set_ref(repo, "tags/best", forked.ids[0])
         prune.execute(repo, prune.plan(repo, Keep(best=1)))
         gc.execute(repo, gc.plan(repo))
-        _weights(repo)
+        commit_weights(repo, 20_000, spread=1e-6, some=200)
         repack.execute(repo, repack.plan(repo))
         for number in range(6):
             text = b"gc went by %d\n" % number
@@ -112,32 +106,6 @@ def _person(repo: Repo, folder: Path) -> None:
         tx.set_ref("heads/main", id)
 
     transact(repo, "commit", make)
-
-
-def _weights(repo: Repo) -> None:
-    """Commit numbers that become planes and deltas of both kinds, the last in a file as well."""
-    rng = np.random.default_rng(1)
-    full, few = rng.normal(0, 0.02, 20_000).astype("<f4"), rng.integers(0, 2**16, 20_000, "<u2")
-    for _ in range(3):
-        full += rng.normal(0, 1e-6, full.size).astype("<f4")
-        few[rng.integers(0, few.size, 200)] += 1
-        tensors: Tensors = {
-            ("full",): ("float32", full.shape, full.tobytes()),
-            ("few",): ("bfloat16", few.shape, few.tobytes()),
-        }
-        commit_state(repo, "heads/weights", tensors)
-    file = tensorfiles.safetensors({"full": ("F32", [20_000], full.tobytes())})
-
-    def make(tx: Transaction) -> None:
-        found = store_tensors(tx.writer, io.BytesIO(file), len(file))
-        assert found is not None
-        entry = Entry(b"full.safetensors", EntryKind.FILE, found[0], len(file), 0o644)
-        payload = ingest.nest(tx.writer, [(entry.name, entry)])
-        tree = ingest.nest(tx.writer, [])
-        id = tx.record(Commit(kind="input", tree=tree.id, payload=payload.id))
-        tx.set_ref("models/full", id)
-
-    transact(repo, "model", make)
 
 
 if __name__ == "__main__":

@@ -5,24 +5,20 @@ specimen.files["roots/0000000000000009"]
 specimen.readable({key: b"other bytes"})
 """
 
-import io
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pytest
 
 from cas.codec.base import CodecTag
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import DATASET, DRAFT, RESUMED_FROM, Commit, JournalPosition, Parent
 from cas.objects.kind import Kind
-from cas.objects.tree import Entry, EntryKind
 from cas.repo import bases, cutting, gc, ingest, repack, root
 from cas.repo import config as settings
-from cas.repo.cutting import store_tensors
 from cas.repo.layout import CONFIG, FORMAT, HOLDS, INDEX, JOURNALS, PACKS, ROOTS, SNAPSHOTS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
@@ -30,9 +26,8 @@ from cas.store import index
 from cas.store.pinned import PinnedStore
 from cas.store.record import DELTAS, RECIPE, RecordHeader, base_of
 from cas.tracking.journal import Header, read_journal, to_frame
-from tests.support import tensorfiles
 from tests.support.builders import RunBuilder, commit_files, noise, reopened, repository, set_ref
-from tests.support.drift import Tensors, commit_state
+from tests.support.weights import commit_weights
 
 UID: Final = bytes(range(16))
 OPEN_RUN: Final = "exp/live"
@@ -103,7 +98,7 @@ def build(folder: Path) -> Specimen:
 def _fill(repo: Repo) -> None:
     data = commit_files(repo, {"input.json": b"{}\n"}, ref="datasets/d", kind="input",
                         payload={"data": noise(1, 400), "text": b"a line\n" * 90})  # fmt: skip
-    _weights(repo)
+    commit_weights(repo, 700, spread=1e-7, some=5)
     run = RunBuilder(repo, "exp/first", (Parent(DATASET, data, "", {"split": "train"}),))
     for step in range(2):
         run.checkpoint(step, {"w": noise(step, 300), "b": b"\0" * 16}, value=1 / (step + 1))
@@ -118,32 +113,6 @@ def _fill(repo: Repo) -> None:
         text = b"gc went by %d\n" % number
         folder = {"sub": {"naïve \N{SNOWMAN}": text, "link": b"x"}, "empty": {}}
         commit_files(repo, {"after.txt": text}, payload=folder)
-
-
-def _weights(repo: Repo) -> None:
-    """Commit planes, deltas of both kinds, and a file of tensors with its recipe."""
-    rng = np.random.default_rng(1)
-    full, few = rng.normal(0, 0.02, 700).astype("<f4"), rng.integers(0, 2**16, 700, "<u2")
-    for _ in range(3):
-        full += rng.normal(0, 1e-7, full.size).astype("<f4")
-        few[rng.integers(0, few.size, 5)] += 1
-        tensors: Tensors = {
-            ("full",): ("float32", full.shape, full.tobytes()),
-            ("few",): ("bfloat16", few.shape, few.tobytes()),
-        }
-        commit_state(repo, "heads/weights", tensors)
-    file = tensorfiles.safetensors({"full": ("F32", [700], full.tobytes())})
-
-    def make(tx: Transaction) -> None:
-        found = store_tensors(tx.writer, io.BytesIO(file), len(file))
-        assert found is not None
-        entry = Entry(b"full.safetensors", EntryKind.FILE, found[0], len(file), 0o644)
-        payload = ingest.nest(tx.writer, [(entry.name, entry)])
-        tree = ingest.nest(tx.writer, [])
-        id = tx.record(Commit(kind="input", tree=tree.id, payload=payload.id))
-        tx.set_ref("models/full", id)
-
-    transact(repo, "model", make)
 
 
 def _open_run(repo: Repo) -> None:
