@@ -161,10 +161,15 @@ class TestInterrupted:
         create_local(tmp_path / "repo").close()
         backend = LocalBackend(tmp_path / "repo", ops=Slow())
         writer = ObjectWriter(backend, PackedStore(MemoryBackend(), list), lambda: os.urandom(16))
-        writer.blob(noise(1, 3 * MIB))
-        holder.interrupt()
-        with pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=lambda: holder.reached.wait(10) and holder.interrupt()).start()
+
+        def store() -> None:
+            # The second write waits for the first: as the blob is cut, or as the rest is settled.
+            writer.blob(noise(1, 3 * GATHER))
             writer.seal()
+
+        with pytest.raises(KeyboardInterrupt):
+            store()
         writer.discard()
         assert list((tmp_path / "repo" / "packs").iterdir()) == []
 
