@@ -84,7 +84,8 @@ def test_what_a_killed_run_was_told_is_there(here: Path, seed: int) -> None:
     assert artifacts <= {e.name.decode() for e in (repo.entries(held.id) if held else ())}
     cas(here, "gc")
     cas(here, "fsck", "--full")
-    assert package.track("b").load_checkpoint("a/x").step == checkpoints(repo, tip)[-1][1].step
+    with package.track("b") as run:
+        assert run.load_checkpoint("a/x").step == checkpoints(repo, tip)[-1][1].step
 
 
 def failing(run: Run, *faults: Fault) -> FaultyOps:
