@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from cas.errors import CasError
     from cas.repo.retention import Keep
     from cas.tracking.reading import load, open_file, read_tensor
-    from cas.tracking.run import Run, fork, track
+    from cas.tracking.run import Run
+    from cas.tracking.track import fork, track
 
 __all__ = [
     "CasError",
@@ -30,11 +31,11 @@ _HOMES = {
     "CasError": "cas.errors",
     "Keep": "cas.repo.retention",
     "Run": "cas.tracking.run",
-    "fork": "cas.tracking.run",
+    "fork": "cas.tracking.track",
     "load": "cas.tracking.reading",
     "open_file": "cas.tracking.reading",
     "read_tensor": "cas.tracking.reading",
-    "track": "cas.tracking.run",
+    "track": "cas.tracking.track",
 }
 
 

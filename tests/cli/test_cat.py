@@ -7,7 +7,7 @@ import pytest
 
 from cas.cli.session import Session
 from cas.repo.repo import Repo
-from cas.tracking.run import track
+from cas.tracking.track import track
 from tests.cli.conftest import Cas
 from tests.support.builders import RunBuilder, commit_files, noise
 from tests.support.tensorfiles import safetensors

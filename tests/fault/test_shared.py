@@ -25,7 +25,7 @@ GROUP, ADA, BOB, EVE = 61_000, 61_001, 61_002, 61_003
 
 WORK = """
 import os, cas
-from cas.tracking.run import clock
+from cas.tracking.track import clock
 with cas.track("a", name=NAME) as run:
     open(NAME, "w").write("x" * 70_000)
     run.log({"loss": 1})
