@@ -84,8 +84,7 @@ def plan(sample: Bytes, element: Element, coder: Zstd = QUICK) -> Plan:
 def split_sample(words: Words, rotation: int = 0) -> list[Bytes]:
     """Return the planes of a few words."""
     planes = [scratch.bytes(f"sample {k}", words.size) for k in range(words.itemsize)]
-    for start, stop in bits.spans(words.size, words.itemsize):
-        bits.split(words[start:stop], [row[start:stop] for row in planes], rotation)
+    bits.split(words, planes, rotation)
     return planes
 
 
@@ -103,8 +102,7 @@ def encode(data: Buffer, plan: Plan) -> memoryview:
     front = _FRONT.pack(plan.width, plan.rotation)
     writer = RowWriter(front, sizes, [*plan.coders, None])
     *planes, tail = writer.rows
-    for start, stop in bits.spans(words.size, plan.width):
-        bits.split(words[start:stop], [row[start:stop] for row in planes], plan.rotation)
+    bits.split(words, planes, plan.rotation)
     tail[:] = raw[raw.size - tail.size :]
     return writer.finish()
 
@@ -126,8 +124,7 @@ def _open(body: Buffer, size: int) -> tuple[RowReader, int, int]:
 def _join(reader: RowReader, width: int, rotation: int, target: Bytes) -> None:
     *planes, tail = reader.rows()
     words = as_words(target, width)
-    for start, stop in bits.spans(words.size, width):
-        bits.join([row[start:stop] for row in planes], words[start:stop], rotation)
+    bits.join(planes, words, rotation)
     target[target.size - tail.size :] = tail
 
 

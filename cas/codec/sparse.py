@@ -81,8 +81,7 @@ def encode(data: Buffer, base: Buffer, plan: Plan) -> memoryview:
     writer = RowWriter(front, sizes, [*plan.coders, None])
     mask_row, *planes, tail = writer.rows
     mask_row[:] = mask
-    for start, stop in form.blocks(values.size):
-        bits.split(values[start:stop], [row[start:stop] for row in planes])
+    bits.split(values, planes)
     tail[:] = raw[raw.size - tail.size :]
     return writer.finish()
 

@@ -1,10 +1,24 @@
 """Words are taken apart and put together again, bit for bit, as plain Python would."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cas.codec import bits
 from tests.support.numbers import odd_ones, unsigned, weights
+
+
+@pytest.fixture(params=["compiled", "numpy"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Do everything both ways: who has no compiler must read what others wrote."""
+    if request.param == "numpy":
+        monkeypatch.setattr(bits, "compiled", None)
+    elif bits.compiled is None:
+        pytest.skip("nothing was compiled here")
+    return str(request.param)
+
 
 every_width = pytest.mark.parametrize("width", [1, 2, 4, 8])
 wide = pytest.mark.parametrize("width", [2, 4, 8])
@@ -70,9 +84,9 @@ def test_small_steps_of_either_sign_are_small_numbers() -> None:
     assert steps.tolist() == [0, 1, 2, 3, 1]
 
 
-def test_spans_cover_all_words_in_order() -> None:
+def test_spans_cover_all_words_in_order(way: str) -> None:
     for width in (1, 2, 4, 8):
-        step = bits.BLOCK_SIZE // width
+        step = (bits.BLOCK_SIZE if way == "numpy" else bits.LARGE_BLOCK) // width
         for count in (0, 1, step - 1, step, step + 1, 3 * step):
             spans = list(bits.spans(count, width))
             assert [number for span in spans for number in range(*span)] == list(range(count))
@@ -93,3 +107,57 @@ def test_bytes_are_seen_not_copied() -> None:
     assert bits.as_bytes(b"").size == 0
     assert bits.as_bytes(memoryview(b"").cast("d")).size == 0  # type: ignore[arg-type]
     assert bits.as_words(bits.as_bytes(b"abcdefg"), 2).size == 3
+
+
+@wide
+@pytest.mark.parametrize("shift", [0, 1])
+def test_halves_are_rotated_wherever_the_words_stand(width: int, shift: int) -> None:
+    rng = np.random.default_rng(width)
+    size, half = 8 * width, max(8 * width // 2, 16)
+    for count in (0, 1, 31, 70_001):  # more than a block, and not a whole number of any lane
+        raw = rng.integers(0, 256, shift + count * width, np.uint8)
+        words = raw[shift:].view(unsigned(width))
+        for turn in (1, 3, half - 1):
+            planes = [np.empty(count, np.uint8) for _ in range(width)]
+            bits.split(words, planes, turn)
+            low, high = words.astype("u8") % 2 ** (size - half), words >> (size - half)
+            turned = (high.astype("u8") << turn | high.astype("u8") >> (half - turn)) % 2**half
+            wanted = (turned << (size - half) | low).astype(unsigned(width)).view(np.uint8)
+            assert [row.tobytes() for row in planes] == [
+                wanted[k::width].tobytes() for k in range(width)
+            ]
+            back = np.empty_like(words)
+            bits.join(planes, back, turn)
+            assert back.tobytes() == words.tobytes()
+
+
+class TestCompiled:
+    def test_buffers_that_do_not_agree_are_refused(self, way: str) -> None:
+        if way == "numpy" or bits.compiled is None:
+            pytest.skip("NumPy checks for itself")
+        four, five, out = bytearray(4), bytearray(5), bytearray(4)
+        calls: tuple[Callable[[Any], object], ...] = (
+            lambda c: c.split(four, [bytearray(1)] * 3, 4, 0),
+            lambda c: c.split(four, [bytearray(1)] * 3 + [bytearray(2)], 4, 0),
+            lambda c: c.split(five, [bytearray(1)] * 4, 4, 0),
+            lambda c: c.split(four, [bytearray(1)] * 3, 3, 0),
+            lambda c: c.split(four, [bytearray(1)] * 4, 4, 16),
+            lambda c: c.split(four, [bytearray(1)] * 4, 4, -1),
+            lambda c: c.join([bytearray(2)] * 4, four, 4, 0),
+            lambda c: c.join([bytearray(1)] * 2, four, 4, 0),
+            lambda c: c.difference(four, five, out, 1, False),
+            lambda c: c.difference(four, four, bytearray(3), 1, False),
+            lambda c: c.restore(five, five, bytearray(5), 2, True),
+            lambda c: c.restore(four, four, out, 5, True),
+        )
+        for call in calls:
+            with pytest.raises(ValueError, match=r"agree|one byte for each word"):
+                call(bits.compiled)
+
+    def test_what_cannot_be_written_is_refused(self, way: str) -> None:
+        if way == "numpy" or bits.compiled is None:
+            pytest.skip("NumPy checks for itself")
+        with pytest.raises((TypeError, BufferError)):
+            bits.compiled.join([b"a"], b"a", 1, 0)
+        with pytest.raises((TypeError, BufferError)):
+            bits.compiled.split(b"a", [b"a"], 1, 0)
