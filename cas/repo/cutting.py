@@ -6,7 +6,10 @@ by what was read. A file is read once, front to back, in bounded memory.
 Format: docs/format/cutting.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import chain, repeat
 from typing import BinaryIO, Final
 
 from cas.ids import BlobHasher, BlobId
@@ -15,11 +18,12 @@ from cas.objects.containers.nested import spans_in
 from cas.objects.elements import element_of
 from cas.progress import SILENT, Progress
 from cas.store.pieces import WholeHash, recipe_of
+from cas.store.pool import one_ahead
 from cas.store.recipe import MAX_PIECES
 from cas.store.writer import GROUP, GROUP_FROM, WHOLE_TYPED, ObjectWriter
 
 LEAST: Final = 64 * 1024  # what has no more bytes is stored whole
-AHEAD: Final = 1024 * 1024  # what is read at once where tensors are small
+WINDOW: Final = WHOLE_TYPED  # what is read at once where tensors are small
 REST: Final = 2**63  # up to the end, wherever that is by now
 
 Piece = tuple[BlobId, int]
@@ -37,16 +41,20 @@ def store_tensors(
     """
     spans = spans_in(file, LEAST) if size > LEAST else ()
     file.seek(0)
-    return _Cut(writer, _Source(file, told, progress)).run(spans, size) if spans else None
+    if not spans:
+        return None
+    # Nothing is read any more when the caller closes the file.
+    with closing(_reads(file, spans)) as reads:
+        return _Cut(writer, _Source(reads, told, progress)).run(spans, size)
 
 
 class _Source:
-    """A file that is read once; all of it goes into the id of the whole."""
+    """A file that is read once, ahead of who takes it; all of it goes into the id of the whole."""
 
-    def __init__(self, file: BinaryIO, told: int, progress: Progress) -> None:
+    def __init__(self, reads: Iterator[bytes], told: int, progress: Progress) -> None:
         self.hasher = WholeHash()
         self.size = 0
-        self._file = file
+        self._reads = reads
         self._told = told
         self._progress = progress
         self._ready = memoryview(b"")
@@ -54,20 +62,58 @@ class _Source:
     def take(self, nbytes: int) -> Iterator[memoryview]:
         """Yield the next bytes, fewer where the file ends; no memory is used again."""
         done = 0
-        while done < nbytes and (self._ready or self._read(done, nbytes)):
+        while done < nbytes and (self._ready or self._read()):
             data, self._ready = self._ready[: nbytes - done], self._ready[nbytes - done :]
             done += len(data)
             yield data
 
-    def _read(self, done: int, nbytes: int) -> bool:
-        # What is read together with one block of a tensor is stored without a copy.
-        whole = WHOLE_TYPED - done % WHOLE_TYPED
-        data = self._file.read(whole if nbytes - done >= whole else max(AHEAD, nbytes - done))
+    def _read(self) -> bool:
+        data = next(self._reads, b"")
         self.hasher.update(data)
         self.size += len(data)
         self._progress.advance(min(len(data), max(0, self.size - self._told)))
         self._ready = memoryview(data)
         return bool(data)
+
+
+def _reads(file: BinaryIO, spans: Iterable[Span]) -> Generator[bytes]:
+    """Yield all of a file, each part while the next is read."""
+    sizes = chain(_windows(spans), repeat(WINDOW))
+    with closing(one_ahead(partial(_read_whole, file, size) for size in sizes)) as parts:
+        for part in parts:
+            if not part:
+                return
+            yield part
+
+
+def _windows(spans: Iterable[Span]) -> Iterator[int]:
+    """Yield the sizes of reads, for which no block of a tensor needs to be put together."""
+    ready = at = 0
+    for span in spans:
+        for block in (*_blocks(span.offset - at), *_blocks(span.nbytes)):
+            if ready + block > WINDOW:
+                yield ready
+                ready = 0
+            ready += block
+        at = span.offset + span.nbytes
+    if ready:
+        yield ready
+
+
+def _blocks(nbytes: int) -> Iterator[int]:
+    for start in range(0, nbytes, WHOLE_TYPED):
+        yield min(WHOLE_TYPED, nbytes - start)
+
+
+def _read_whole(file: BinaryIO, size: int) -> bytes:
+    """Return the next `size` bytes, fewer only where the file ends."""
+    data = file.read(size)
+    while data and len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 class _Cut:

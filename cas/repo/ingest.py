@@ -11,9 +11,11 @@ Format: docs/format/checkout.md.
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from itertools import chain, groupby, repeat
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -36,6 +38,7 @@ from cas.repo.statcache import (
     tree_of,
     tree_row,
 )
+from cas.store.pool import one_ahead
 from cas.store.writer import ObjectWriter
 
 UNCUT: Final = 64 * 1024  # files up to this size are never cut at their tensors
@@ -288,7 +291,8 @@ class _Ingest:
                     file.seek(len(start))
         except OSError as error:
             raise _unreadable(path, error) from error
-        return self._writer.stream(chain((start,), self._rest(fd, path)), expected)
+        with closing(self._rest(fd, path)) as rest:
+            return self._writer.stream(chain((start,), rest), expected)
 
     def _tensors(self, start: bytes, file: BinaryIO, size: int) -> tuple[BlobId, int] | None:
         """Store a file cut at its tensors, None where it is no such file."""
@@ -319,17 +323,18 @@ class _Ingest:
         self._progress.advance(len(data))
         return data, found
 
-    def _rest(self, fd: int, path: bytes) -> Iterator[bytes]:
+    def _rest(self, fd: int, path: bytes) -> Generator[bytes]:
         """Yield what comes after; each window is the writer's own, which encodes it later."""
-        while True:
-            try:
-                data = os.read(fd, WINDOW)
-            except OSError as error:
-                raise _unreadable(path, error) from error
-            if not data:
-                return
-            self._progress.advance(len(data))
-            yield data
+        with closing(one_ahead(repeat(partial(os.read, fd, WINDOW)))) as windows:
+            while True:
+                try:
+                    data = next(windows)
+                except OSError as error:
+                    raise _unreadable(path, error) from error
+                if not data:
+                    return
+                self._progress.advance(len(data))
+                yield data
 
 
 def _nest(writer: ObjectWriter, rows: list[Row], level: int) -> TreeSummary:

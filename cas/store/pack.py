@@ -29,6 +29,7 @@ FOOTER_HEAD = Struct("<4s B 3x I I")
 TRAILER = Struct("<Q 32s 4s B 3x")
 ID = ObjectId.SIZE
 GATHER = 1024 * 1024
+WRITES = 4  # of so much, under way at once
 
 
 class PackClass(IntEnum):
@@ -100,6 +101,11 @@ class Row:
         """The record's bytes in its pack, header included."""
         return Span(self.offset, RecordHeader.SIZE + self.stored)
 
+    @property
+    def end(self) -> int:
+        """Where the record ends in its pack."""
+        return self.offset + RecordHeader.SIZE + self.stored
+
 
 @dataclass(frozen=True, slots=True)
 class Footer:
@@ -153,7 +159,7 @@ class PackWriter:
         self._bases: set[ObjectId] = set()
         self._gathered: list[Buffer] = []
         self._gathered_bytes = 0
-        self._lane = Lane()  # on which it goes to the sink
+        self._lane = Lane(WRITES)  # on which it goes to the sink
         self._write([HEADER.pack(MAGIC, VERSION, kind, name)], at=0)
 
     def add(self, header: RecordHeader, body: Buffer) -> Row:

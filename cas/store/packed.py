@@ -8,29 +8,32 @@ write of its content stores it anew. A reader that misses a pack looks on in new
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from cas.backend.base import Backend, Uncached
 from cas.codec.base import codec_for, delta_for
-from cas.errors import CorruptionError, NotFoundError
+from cas.errors import CasError, CorruptionError, NotFoundError
 from cas.ids import (
     BlobId,
     Buffer,
     ObjectId,
 )
 from cas.objects.kind import ID_OF, Kind
+from cas.store.grouping import Group, Part, Wanted, grouped
 from cas.store.index import Index, Place, Segments
 from cas.store.pack import PackInfo
-from cas.store.pool import Ordered, ordered
+from cas.store.pool import ordered
 from cas.store.recipe import MAX_LEVELS, Recipe
 from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
 
 ROOM: Final = 48 * 1024 * 1024  # bytes that are being decoded
 POURED: Final = 16 * 1024 * 1024  # the same, where as much again waits to be written
+AHEAD: Final = 4  # groups of pieces that are read before they are decoded
 
 
 class PackedStore:
@@ -138,9 +141,7 @@ class PackedStore:
         this ends.
         """
         parts = self._spread(id, None, 0, None, MAX_LEVELS)
-        return ordered(
-            ((partial(self._fill, part, room(part.size)), part.size) for part in parts), POURED
-        )
+        return self._filled((Wanted(part, room(part.size)) for part in parts), POURED)
 
     def fill(self, id: BlobId, target: memoryview) -> None:
         """Write a blob's bytes into `target`, which has exactly its size."""
@@ -148,17 +149,8 @@ class PackedStore:
 
     def fill_all(self, wanted: Iterable[tuple[BlobId, memoryview]]) -> None:
         """Write blobs into targets of exactly their sizes, on all cores."""
-        queue: Ordered[int] = Ordered(lambda _: None, ROOM)
-        try:
-            for id, target in wanted:
-                at = 0
-                for part in self._spread(id, len(target), 0, None, MAX_LEVELS):
-                    inside = target[at : at + part.size]
-                    queue.put(partial(self._fill, part, inside), part.size)
-                    at += part.size
-            queue.settle()
-        finally:
-            queue.drop()
+        for _ in self._filled(self._targets(wanted), ROOM):
+            pass
 
     def body(self, place: Place) -> tuple[RecordHeader, memoryview]:
         """Return one record's header and stored body, the checksum compared."""
@@ -174,9 +166,51 @@ class PackedStore:
         _, body = self.body(place)
         return Recipe.from_bytes(body, place.row.size)
 
-    def _record(self, place: Place) -> tuple[RecordHeader, memoryview]:
+    def _targets(self, wanted: Iterable[tuple[BlobId, memoryview]]) -> Iterator[Wanted]:
+        for id, target in wanted:
+            at = 0
+            for part in self._spread(id, len(target), 0, None, MAX_LEVELS):
+                yield Wanted(part, target[at : at + part.size])
+                at += part.size
+
+    def _filled(self, wanted: Iterable[Wanted], room: int) -> Iterator[int]:
+        """Write pieces into their targets, and yield the size of each once it is there.
+
+        What stands together is read together, while what came before is decoded.
+        """
+        groups: deque[Group] = deque()
+
+        def reads() -> Iterator[tuple[Callable[[], bytes | None], int]]:
+            for group in grouped(wanted):
+                groups.append(group)
+                yield partial(self._read_group, group), 1
+
+        def fills() -> Iterator[tuple[Callable[[], list[int]], int]]:
+            for raw in ordered(reads(), AHEAD, beside=True):
+                group = groups.popleft()
+                yield partial(self._fill_group, group, raw), group.size
+
+        with closing(ordered(fills(), room)) as done:
+            for sizes in done:
+                yield from sizes
+
+    def _read_group(self, group: Group) -> bytes | None:
+        """Return the bytes of a group; None where each record has to be looked for by itself."""
+        try:
+            (raw,) = self._backend.read(group.key, [group.span])
+        except CasError:
+            return None
+        return raw
+
+    def _fill_group(self, group: Group, raw: bytes | None) -> list[int]:
+        if raw is None:
+            return [self._fill(part, target) for part, target in group.wanted]
+        return [self._fill(*wanted, record) for wanted, record in group.records(raw)]
+
+    def _record(self, place: Place, raw: Buffer | None = None) -> tuple[RecordHeader, memoryview]:
         row = place.row
-        (raw,) = self._backend.read(place.pack.key, [row.span])
+        if raw is None:
+            (raw,) = self._backend.read(place.pack.key, [row.span])
         header = RecordHeader.from_bytes(raw)
         stated = (header.id, header.kind, header.codec, header.depth, header.size, header.stored)
         if stated != (row.id, row.kind, row.codec, row.depth, row.size, row.stored):
@@ -185,7 +219,7 @@ class PackedStore:
 
     def _spread(
         self, id: BlobId, expected: int | None, start: int, stop: int | None, levels: int
-    ) -> "Iterator[_Part]":
+    ) -> Iterator[Part]:
         """Yield the pieces stored whole that hold a blob's bytes from `start` up to `stop`."""
         place, recipe = self._found(id)
         size = place.row.size
@@ -194,7 +228,7 @@ class PackedStore:
         stop = size if stop is None else min(stop, size)
         if recipe is None:
             if start < stop or not size:
-                yield _Part(id, size, start, stop, place)
+                yield Part(id, size, start, stop, place)
             return
         if levels <= 0:
             raise CorruptionError(f"the recipe of {id} is nested more than {MAX_LEVELS} deep")
@@ -219,14 +253,14 @@ class PackedStore:
             raise self._nowhere(Kind.BLOB, id)
         return place, recipe
 
-    def _part(self, part: "_Part") -> Buffer:
+    def _part(self, part: Part) -> Buffer:
         data = self._joined(Kind.BLOB, part.id, place=part.place)
         if (part.start, part.stop) == (0, len(data)):
             return data
         return memoryview(data)[part.start : part.stop]
 
-    def _fill(self, part: "_Part", target: memoryview) -> int:
-        data = self._joined(Kind.BLOB, part.id, target, place=part.place)
+    def _fill(self, part: Part, target: memoryview, record: Buffer | None = None) -> int:
+        data = self._joined(Kind.BLOB, part.id, target, place=part.place, record=record)
         if data is not target:
             target[:] = data
         return len(target)
@@ -240,6 +274,7 @@ class PackedStore:
         below: int = MAX_DEPTH + 1,
         levels: int = MAX_LEVELS,
         place: Place | None = None,
+        record: Buffer | None = None,
         size: int | None = None,
     ) -> Buffer:
         """Return an object whole, on this thread; in `target` where that could be done.
@@ -250,7 +285,7 @@ class PackedStore:
             place = place or self.find(id)
             if place is not None and place.row.size != size:
                 raise CorruptionError(f"{id} has {place.row.size} bytes, not {size} bytes as named")
-        whole, recipe = self._open(kind, id, target, below=below, place=place)
+        whole, recipe = self._open(kind, id, target, below=below, place=place, record=record)
         if recipe is None:
             return whole
         if levels <= 0:
@@ -271,10 +306,11 @@ class PackedStore:
         *,
         below: int = MAX_DEPTH + 1,
         place: Place | None = None,
+        record: Buffer | None = None,
     ) -> tuple[Buffer, Recipe | None]:
         """Return an object whole, or its recipe, from the first record that is not damaged.
 
-        `place` is where it was found just now, if it was.
+        `place` is where it was found just now, if it was, and `record` what was read there.
         """
         problem: CorruptionError | None = None
         place = place or self.find(id)
@@ -285,7 +321,7 @@ class PackedStore:
             if place.row.depth >= below:
                 raise CorruptionError(f"{id} is the base of a delta that is not deeper than it")
             try:
-                return self._decode(kind, place, target)
+                return self._decode(kind, place, target, record)
             except CorruptionError as error:
                 self._damaged.add((place.pack.name, place.row.offset))
                 problem = error
@@ -294,7 +330,7 @@ class PackedStore:
                 if not self.refresh():
                     self._damaged.add((place.pack.name, place.row.offset))
                     problem = CorruptionError(f"{place.pack.key} is listed, and missing")
-            place = self.find(id)
+            place, record = self.find(id), None
         raise problem or self._nowhere(kind, id)
 
     def _nowhere(self, kind: Kind, id: ObjectId) -> NotFoundError | CorruptionError:
@@ -314,13 +350,13 @@ class PackedStore:
             raise CorruptionError(f"the base {id} of {header.id} is missing") from error
 
     def _decode(
-        self, kind: Kind, place: Place, target: memoryview | None
+        self, kind: Kind, place: Place, target: memoryview | None, record: Buffer | None
     ) -> tuple[Buffer, Recipe | None]:
         if place.row.codec == RECIPE:
             if kind is not Kind.BLOB:
                 raise CorruptionError(f"{place.row.id} is a {kind.name.lower()} as a recipe")
             return b"", self.recipe(place)
-        header, body = self._record(place)
+        header, body = self._record(place, record)
         if target is not None and len(target) != header.size:
             raise CorruptionError(f"{header.id} has {header.size} bytes, not {len(target)}")
         data: Buffer
@@ -337,17 +373,6 @@ class PackedStore:
         if ID_OF[kind](data) != header.id:
             raise CorruptionError(f"the bytes stored for {header.id} are not its bytes")
         return data, None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What is wanted of a blob that is stored whole."""
-
-    id: BlobId
-    size: int
-    start: int
-    stop: int
-    place: Place
 
 
 _everyone: "weakref.WeakSet[PackedStore]" = weakref.WeakSet()

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -30,8 +30,10 @@ class Ordered(Generic[T]):
     by whichever call comes to its turn, and by every later one: the jobs behind it are dropped.
     """
 
-    def __init__(self, take: Callable[[T], None], room: int) -> None:
+    def __init__(self, take: Callable[[T], None], room: int, *, beside: bool = False) -> None:
+        """`beside` is for jobs that wait for the disk more than they compute."""
         self._take = take
+        self._threads = _beside if beside else _codecs
         self._room = room
         self._jobs: deque[tuple[Future[T], int]] = deque()
         self._held = 0
@@ -44,12 +46,13 @@ class Ordered(Generic[T]):
     def put(self, job: Job[T], size: int) -> None:
         """Start a job that holds `size` bytes; take what is done, and wait while it is too much."""
         self._check()
-        if size < AWAY and not self._jobs:
+        small = size < AWAY and self._threads is _codecs
+        if small and not self._jobs:
             self._turn(job)
             return
         while self._jobs and self._held + size > self._room:
             self.next()
-        self._jobs.append((_start(job, _codecs), size))
+        self._jobs.append((self._done(job) if small else _start(job, self._threads), size))
         self._held += size
         while self._jobs and self._jobs[0][0].done():
             self.next()
@@ -83,16 +86,31 @@ class Ordered(Generic[T]):
             self.drop()
             raise
 
+    def _done(self, job: Job[T]) -> "Future[T]":
+        """Do a job that is too small for a thread; what comes of it waits for its turn."""
+        from concurrent.futures import Future
+
+        future: Future[T] = Future()
+        try:
+            future.set_result(job())
+        except Exception as error:
+            future.set_exception(error)
+        except BaseException as error:  # it does not wait
+            self._error = error
+            self.drop()
+            raise
+        return future
+
     def _check(self) -> None:
         # Who took no notice of an error must not take what was dropped for done.
         if self._error is not None:
             raise self._error
 
 
-def ordered(jobs: Iterable[tuple[Job[T], int]], room: int) -> Iterator[T]:
+def ordered(jobs: Iterable[tuple[Job[T], int]], room: int, *, beside: bool = False) -> Generator[T]:
     """Yield the results of jobs in their order, while those behind are at work already."""
     done: deque[T] = deque()
-    queue = Ordered(done.append, room)
+    queue = Ordered(done.append, room, beside=beside)
     try:
         for job, size in jobs:
             queue.put(job, size)
@@ -106,29 +124,46 @@ def ordered(jobs: Iterable[tuple[Job[T], int]], room: int) -> Iterator[T]:
         queue.drop()
 
 
-class Lane:
-    """Jobs beside the caller, one after another: each starts when the one before has ended."""
+def one_ahead(reads: Iterable[Job[T]]) -> Generator[T]:
+    """Yield what reads return, one after another; the next is under way meanwhile.
 
-    def __init__(self) -> None:
-        self._job: Future[object] | None = None
+    None is any more when this is closed.
+    """
+    return ordered(((read, 1) for read in reads), 1, beside=True)
+
+
+class Lane:
+    """Jobs beside the caller, one after another: each starts when the one before has ended.
+
+    Of a job that fails, and of those behind it, none is done any more.
+    """
+
+    def __init__(self, waiting: int = 1) -> None:
+        """At most `waiting` jobs are under way before `put` waits for the first of them."""
+        self._waiting = waiting
+        self._jobs: deque[Future[object]] = deque()
         self._pid = os.getpid()
 
     def put(self, job: Job[object]) -> None:
-        """Start a job once the last one is done; raise what that one raised, each time."""
-        self.settle()
-        self._job = _start(job, _beside)
+        """Start a job once those before are done; raise what one of them raised, each time."""
+        while self._jobs and (len(self._jobs) >= self._waiting or self._jobs[0].done()):
+            self._first()
+        self._jobs.append(_start_after(self._jobs[-1] if self._jobs else None, job))
 
     def settle(self) -> None:
-        """Wait for the last job; raise what it raised, each time."""
-        if self._job is not None:
-            self._job.result()  # where this is interrupted, it stays the last job
-            self._job = None
+        """Wait for all jobs; raise what the first that failed raised, each time."""
+        while self._jobs:
+            self._first()
 
     def drop(self) -> None:
-        """Wait for the last job, whatever became of it."""
-        if self._job is not None:
-            _wait(self._job, self._pid)
-            self._job = None
+        """Wait for all jobs, whatever became of them."""
+        while self._jobs:
+            _wait(self._jobs[0], self._pid)
+            self._jobs.popleft()
+
+    def _first(self) -> None:
+        self._jobs[0].result()  # where this is interrupted, or raises, it stays the first
+        self._jobs.popleft()
 
 
 def workers() -> int:
@@ -144,10 +179,10 @@ def _wait(job: "Future[T]", pid: int) -> None:
         job.exception()
 
 
-def _start(job: Job[T], threads: "_Threads") -> "Future[T]":
+def _start(job: Job[T], threads: "_Threads", future: "Future[T] | None" = None) -> "Future[T]":
     from concurrent.futures import Future
 
-    future: Future[T] = Future()
+    future = future or Future()
     waiting = [job]
 
     def run() -> None:
@@ -168,6 +203,24 @@ def _start(job: Job[T], threads: "_Threads") -> "Future[T]":
         # No thread starts: the interpreter ends, or there are too many. In the second case it is
         # queued all the same, and must not run again when a thread comes to it.
         run()
+    return future
+
+
+def _start_after(before: "Future[object] | None", job: Job[object]) -> "Future[object]":
+    from concurrent.futures import Future
+
+    if before is None:
+        return _start(job, _beside)
+    future: Future[object] = Future()
+
+    def start(done: "Future[object]") -> None:
+        error = done.exception()
+        if error is None:
+            _start(job, _beside, future)
+        else:
+            future.set_exception(error)
+
+    before.add_done_callback(start)
     return future
 
 

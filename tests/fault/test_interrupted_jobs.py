@@ -22,7 +22,7 @@ from cas.errors import (
     StorageFullError,
 )
 from cas.ids import Buffer, blob_id
-from cas.store.pack import GATHER, PackClass, PackWriter
+from cas.store.pack import GATHER, WRITES, PackClass, PackWriter
 from cas.store.packed import PackedStore
 from cas.store.pieces import WholeHash
 from cas.store.pool import AWAY, Lane, Ordered, ordered
@@ -164,8 +164,8 @@ class TestInterrupted:
         threading.Thread(target=lambda: holder.reached.wait(10) and holder.interrupt()).start()
 
         def store() -> None:
-            # The second write waits for the first: as the blob is cut, or as the rest is settled.
-            writer.blob(noise(1, 3 * GATHER))
+            # One write too many waits for the first: as the blob is cut, or the rest is settled.
+            writer.blob(noise(1, (WRITES + 2) * GATHER))
             writer.seal()
 
         with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from cas.store.pool import AWAY, Lane, Ordered, ordered, workers
+from cas.store.pool import AWAY, Lane, Ordered, one_ahead, ordered, workers
 
 BIG = AWAY  # from this size on a job goes to a thread
 
@@ -116,3 +116,113 @@ def test_a_forked_child_waits_for_nobody() -> None:
 
 def test_there_are_as_many_threads_as_this_process_may_use_cores() -> None:
     assert 1 <= workers() <= (os.cpu_count() or 1)
+
+
+def test_what_is_too_small_for_a_thread_waits_for_its_turn() -> None:
+    taken: list[int] = []
+    where: list[threading.Thread] = []
+    go_on = threading.Event()
+
+    def large() -> int:
+        assert go_on.wait(10)
+        return 1
+
+    def small() -> int:
+        where.append(threading.current_thread())
+        return 2
+
+    queue = Ordered(taken.append, 100 * BIG)
+    queue.put(large, BIG)
+    queue.put(small, 10)
+    assert where == [threading.main_thread()]
+    assert taken == []
+    go_on.set()
+    queue.settle()
+    assert taken == [1, 2]
+
+
+def test_an_error_of_a_small_job_is_raised_in_its_turn() -> None:
+    taken: list[int] = []
+    go_on = threading.Event()
+
+    def large() -> int:
+        assert go_on.wait(10)
+        return 1
+
+    def fail() -> int:
+        raise ValueError("broken")
+
+    queue = Ordered(taken.append, 100 * BIG)
+    queue.put(large, BIG)
+    queue.put(fail, 10)
+    go_on.set()
+    with pytest.raises(ValueError, match="broken"):
+        queue.settle()
+    assert taken == [1]
+
+
+def test_the_next_is_read_while_the_one_before_is_used() -> None:
+    begun: list[int] = []
+    second = threading.Event()
+
+    def read(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            second.set()
+        return number
+
+    numbers = one_ahead(partial(read, number) for number in range(100))
+    assert next(numbers) == 0
+    assert second.wait(10)
+    time.sleep(0.05)
+    assert begun == [0, 1]
+    numbers.close()
+    assert begun == [0, 1]
+
+
+class TestLane:
+    def test_jobs_are_done_one_after_another(self) -> None:
+        done: list[int] = []
+
+        def job(number: int) -> None:
+            before = len(done)
+            time.sleep(0.002 * (number % 3))
+            assert len(done) == before
+            done.append(number)
+
+        lane = Lane(4)
+        for number in range(20):
+            lane.put(partial(job, number))
+        lane.settle()
+        assert done == list(range(20))
+
+    def test_so_many_are_under_way_before_somebody_waits(self) -> None:
+        go_on = threading.Event()
+        lane = Lane(3)
+        for _ in range(3):
+            lane.put(partial(go_on.wait, 10))
+        threading.Timer(0.05, go_on.set).start()
+        lane.put(int)
+        assert go_on.is_set()
+        lane.settle()
+
+    def test_nothing_is_done_behind_a_failure(self) -> None:
+        done: list[int] = []
+        go_on = threading.Event()
+
+        def fail() -> None:
+            assert go_on.wait(10)
+            raise ValueError("broken")
+
+        lane = Lane(3)
+        lane.put(fail)
+        lane.put(partial(done.append, 1))
+        lane.put(partial(done.append, 2))
+        go_on.set()
+        for _ in range(2):
+            with pytest.raises(ValueError, match="broken"):
+                lane.settle()
+        with pytest.raises(ValueError, match="broken"):
+            lane.put(partial(done.append, 3))
+        lane.drop()
+        assert done == []

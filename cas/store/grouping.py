@@ -1,0 +1,95 @@
+"""Pieces of blobs that stand one after another in a pack, to be read in one go.
+
+A disk answers one large read sooner than many small ones, and a file of tensors has a small piece
+between any two of them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from cas.backend.base import Span
+from cas.ids import BlobId, Buffer
+from cas.store.index import Place
+
+TOGETHER: Final = 4 * 1024 * 1024  # bytes of a pack that are read at once
+GAP: Final = 32 * 1024  # what is read between two records though nobody wants it
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is wanted of a blob that is stored whole."""
+
+    id: BlobId
+    size: int
+    start: int
+    stop: int
+    place: Place
+
+
+class Wanted(NamedTuple):
+    """A whole piece, and where its bytes go."""
+
+    part: Part
+    target: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pieces in the order in which they stand in one pack, at least one."""
+
+    wanted: list[Wanted]
+
+    @property
+    def key(self) -> str:
+        """The key of their pack."""
+        return self.wanted[0].part.place.pack.key
+
+    @property
+    def span(self) -> Span:
+        """Where their records stand in it."""
+        start, end = self._first.row.offset, self._last.row.end
+        return Span(start, end - start)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all pieces."""
+        return sum(part.size for part, _ in self.wanted)
+
+    def takes(self, part: Part) -> bool:
+        """Say whether a piece is to be read together with these."""
+        place = part.place
+        return (
+            place.pack == self._first.pack
+            and 0 <= place.row.offset - self._last.row.end <= GAP
+            and place.row.end - self._first.row.offset <= TOGETHER
+        )
+
+    def records(self, raw: Buffer) -> Iterator[tuple[Wanted, memoryview]]:
+        """Yield each piece with its record, from the bytes of the whole span."""
+        view, start = memoryview(raw), self._first.row.offset
+        for wanted in self.wanted:
+            row = wanted.part.place.row
+            yield wanted, view[row.offset - start : row.end - start]
+
+    @property
+    def _first(self) -> Place:
+        return self.wanted[0].part.place
+
+    @property
+    def _last(self) -> Place:
+        return self.wanted[-1].part.place
+
+
+def grouped(wanted: Iterable[Wanted]) -> Iterator[Group]:
+    """Yield pieces in their order, in groups that are worth one read each."""
+    group: Group | None = None
+    for one in wanted:
+        if group is not None and group.takes(one.part):
+            group.wanted.append(one)
+            continue
+        if group is not None:
+            yield group
+        group = Group([one])
+    if group is not None:
+        yield group
