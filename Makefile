@@ -33,7 +33,7 @@ BENCH ?= --scale full --repeat 5
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(BENCH)
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt cas/codec/_words.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m compileall -q cas cli
