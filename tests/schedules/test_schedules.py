@@ -75,7 +75,8 @@ def test_every_random_order_ends_well(name: str, part: int, folder: Path) -> Non
         len(played.steps) for played in at_random(stage, range(part * count, (part + 1) * count))
     }
     assert stage.plays == count
-    assert len(lengths) > count // 4  # they do get in each other's way
+    # They do get in each other's way; a short program has only so many lengths.
+    assert len(lengths) > min(count, 400) // 4
 
 
 @pytest.mark.torture
