@@ -4,11 +4,14 @@
 
 Makes two repositories in a temporary folder, one empty, one with REFS tags (100,000 by default),
 and does the same to both. Times are medians with quartiles; what is `cold` has read nothing yet.
+Then 1, 4 and 16 processes move refs of their own in one repository as fast as they can.
 """
 
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
@@ -23,6 +26,8 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 
 ROUNDS = 101
+CROWDS = (1, 4, 16)
+SECONDS = 5.0
 FEW = 11
 
 
@@ -90,6 +95,34 @@ def measure(folder: Path, count: int) -> None:
     print(f"  {'syncs of one move':<28} {ops.syncs - before:8}")
 
 
+def crowd(folder: Path, writers: int) -> None:
+    """Let many processes move refs at once; print how often one moved, and how long one waited."""
+    made = Repo.create(folder / ".cas", who="bench@host", clock=lambda: time_ns() // 1000)
+    id = commit(made, "heads/main")
+    with ProcessPoolExecutor(writers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(abs, range(writers)))  # all are there
+        until = time_ns() + int(SECONDS * 1e9)
+        jobs = [pool.submit(moved, made.path, f"tags/w-{n}", id, until) for n in range(writers)]
+        each = [job.result() for job in jobs]
+    times = sorted(time for one in each for time in one)
+    p50, p99 = (1e3 * times[int(part * (len(times) - 1))] for part in (0.5, 0.99))
+    print(
+        f"  {writers:>2} processes: {len(times) / SECONDS:7.0f} updates/s; one takes {p50:.1f} ms, "
+        f"99 of 100 at most {p99:.0f} ms, all at most {1e3 * times[-1]:.0f} ms; "
+        f"the slowest process made {min(map(len, each))}, the fastest {max(map(len, each))}"
+    )
+
+
+def moved(path: Path, name: str, id: CommitId, until: int) -> list[float]:
+    """Set and drop a ref until then; return how long each move took, in seconds."""
+    repo, times = opened(path, FileOps()), list[float]()
+    while time_ns() < until:
+        start = perf_counter()
+        move(repo, name, None if len(times) % 2 else id)
+        times.append(perf_counter() - start)
+    return times
+
+
 def move(repo: Repo, name: str, id: CommitId | None) -> None:
     transact(repo, "move", lambda tx: tx.set_ref(name, id))
 
@@ -105,6 +138,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for refs in (0, count):
             measure(Path(folder) / str(refs), refs)
+        print("many at once")
+        for writers in CROWDS:
+            crowd(Path(folder) / f"crowd-{writers}", writers)
 
 
 if __name__ == "__main__":

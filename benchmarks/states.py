@@ -113,7 +113,7 @@ def tensor(repo: Path, rev: str, rounds: int) -> dict[str, Any]:
 def saved(run: cas.Run, state: Mapping[str, Any], step: int) -> str:
     """Save a state and return its revision once it is durable."""
     parts = {name: state[name] for name in ("model", "optimizer") if name in state}
-    commit = run.save_checkpoint(step=step, **parts)
+    commit = run.save_checkpoint(step=step, wait=True, **parts).commit
     if commit is None:
         raise SystemExit("save_checkpoint failed")
     return str(commit.hex())

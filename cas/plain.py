@@ -1,6 +1,6 @@
-"""Any of our values as plain JSON data, and sizes as people read them."""
+"""Any of our values as plain JSON data, and sizes and lists as people read them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -23,6 +23,12 @@ def human_share(stored: int, given: int) -> str:
     """Return what was stored of what was given, such as `3.0 MB of 12.0 MB given (25 %)`."""
     share = f" ({100 * stored / given:.0f} %)" if given else ""
     return f"{human_bytes(stored)} of {human_bytes(given)} given{share}"
+
+
+def few(items: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def plain(value: object) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cas.errors import CasError, InvalidInputError, RefusedError
+from cas.plain import few
 
 from . import exits, render
 from .session import Session, json_option, pass_session
@@ -64,7 +65,8 @@ def fsck(
     damaged packs to new ones, and what is left of the others to the folder lost-and-found. What
     is missing is looked for in packs that are not listed and in the copies that --from names.
     Nothing that can be read is taken away. What is lost is named; committing the same content
-    again brings it back. --accept-loss gives up what is lost then, so that `cas gc` works again.
+    again brings it back. --accept-loss gives up what is lost then, so that `cas gc` works again,
+    and refs that are gone though no operation says so.
 
     \b
     Exit codes:
@@ -159,9 +161,12 @@ class _Repairing:
 
         session = self._session
         lost = len(found.damage.missing | found.damage.absent)
+        what = [render.count(lost, "object")] if lost or not found.damage.vanished else []
+        if found.damage.vanished:
+            what.append(render.count(len(found.damage.vanished), "ref"))
         if not session.json:
             session.emit(None, (*_findings(session, found), *_loss_lines(found.losses)))
-        if not (self._yes or session.confirm(f"Give up {render.count(lost, 'object')} for good?")):
+        if not (self._yes or session.confirm(f"Give up {' and '.join(what)} for good?")):
             raise RefusedError("nothing was given up: --yes says that it shall be")
         while found.damage.helpless:
             found = self._repair(found, give_up=True)
@@ -246,9 +251,8 @@ def _line(session: Session, finding: "Finding") -> str:
 
 def _loss_lines(losses: "list[Loss]") -> Iterator[str]:
     for loss in losses[:SHOWN]:
-        paths = ", ".join(loss.paths[:SHOWN]) or "all of it"
-        more = f" and {len(loss.paths) - SHOWN} more" if len(loss.paths) > SHOWN else ""
-        yield exits.printable(f"not whole: {loss.name} ({loss.ref}): {paths}{more}")
+        paths = few(loss.paths, SHOWN) or "all of it"
+        yield exits.printable(f"not whole: {loss.name} ({loss.ref}): {paths}")
     if len(losses) > SHOWN:
         yield f"not whole: {render.count(len(losses) - SHOWN, 'commit')} more; --json names all"
 

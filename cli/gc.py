@@ -62,6 +62,14 @@ def _line(plan: "GcPlan", *, dry_run: bool) -> str:
     )
 
 
+def collected(session: Session) -> dict[str, Any]:
+    """Collect now, behind a command that has let go of something; return what `told` says of it."""
+    from cas.repo import gc as collector
+
+    repo = session.repo
+    return told(collector.execute(repo, collector.plan(repo), progress=session.progress))
+
+
 def told(plan: "GcPlan") -> dict[str, Any]:
     """Return what people want to know of a collection."""
     return {

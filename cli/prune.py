@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="[RUN|EXP]...")
+@click.argument("names", nargs=-1, metavar="[RUN|EXP|REV]...")
 @keep_options
+@click.option("--drop", is_flag=True, help="Let go of exactly the checkpoints REV...")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--gc", "collect", is_flag=True, help="Free the space at once.")
 @json_option
 @pass_session
-def prune(session: Session, /, runs: tuple[str, ...], yes: bool, **options: Any) -> None:
+def prune(session: Session, /, names: tuple[str, ...], yes: bool, **options: Any) -> None:
     """Let go of checkpoints by a policy.
 
     Of every run and reproduction, or of those that are named (`reproductions/HASH` names those of a
@@ -30,13 +31,20 @@ def prune(session: Session, /, runs: tuple[str, ...], yes: bool, **options: Any)
     retention.last 3`). A checkpoint stays when one of the rules keeps it, when a tag or another
     fixed name points at it, when another commit was made from it, or when it is the newest of its
     run. Its record always stays, with its metrics; `gc` frees the space.
+
+    With --drop the checkpoints that REV names go, whatever a policy says; the plan shows what would
+    have kept them. What a tag points at goes only when the tag is gone (`cas tag -d NAME`).
     """
     from cas.errors import RefusedError
+    from cas.repo import letgo
     from cas.repo import prune as pruning
 
-    keep = _policy(session, options)
+    from .gc import collected
+
+    drop = options["drop"]
+    keep = _no_policy(options) if drop else _policy(session, options)
     repo = session.repo if options["dry_run"] else session.writing()
-    plan = pruning.plan(repo, keep, runs, now=session.now)
+    plan = letgo.plan(repo, names) if drop else pruning.plan(repo, keep, names, now=session.now)
     if options["dry_run"] or not plan.dropped:
         session.emit(_told(plan, done=False), lambda: _lines(session, plan))
         return
@@ -45,9 +53,19 @@ def prune(session: Session, /, runs: tuple[str, ...], yes: bool, **options: Any)
     question = f"Let go of {render.count(len(plan.dropped), 'checkpoint')}?"
     if not (yes or session.confirm(question)):
         raise RefusedError("nothing was let go: look at the plan, then say --yes")
-    gone = pruning.execute(repo, plan)
-    freed = _collect(session) if options["collect"] else None
+    gone = letgo.execute(repo, plan) if drop else pruning.execute(repo, plan)
+    freed = collected(session) if options["collect"] else None
     session.emit(_told(plan, done=True) | {"gc": freed}, lambda: _ended(plan, len(gone), freed))
+
+
+def _no_policy(options: dict[str, Any]) -> "Keep":
+    """Insist that the options say nothing of what to keep; raise InvalidInputError."""
+    from cas.errors import InvalidInputError
+    from cas.repo.retention import Keep
+
+    if from_flags(options) is not None:
+        raise InvalidInputError("--drop says by name what goes: give no rule of what to keep")
+    return Keep()
 
 
 def _policy(session: Session, options: dict[str, Any]) -> "Keep":
@@ -71,15 +89,6 @@ def _policy(session: Session, options: dict[str, Any]) -> "Keep":
         )
     session.say(f"cas: the config says {as_flags(keep)}")
     return keep
-
-
-def _collect(session: Session) -> dict[str, Any]:
-    from cas.repo import gc as collector
-
-    from .gc import told
-
-    repo = session.repo
-    return told(collector.execute(repo, collector.plan(repo), progress=session.progress))
 
 
 def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
@@ -120,14 +129,8 @@ def _lines(session: Session, plan: "PrunePlan") -> Iterator[str]:
         yield f"what stays takes {render.human_bytes(plan.budget_bytes)} of the budget of {limit}"
     dropped = len(plan.dropped)
     kept = sum(len(run.decisions) for run in plan.runs) - dropped
-    freed = _freed(plan)
+    freed = render.freed(plan.freed_bytes)
     yield f"{render.count(dropped, 'checkpoint')} to let go, {kept} kept; gc then frees {freed}"
-
-
-def _freed(plan: "PrunePlan") -> str:
-    if plan.freed_bytes is None:
-        return "an unknown amount"
-    return render.human_bytes(plan.freed_bytes)
 
 
 def _cells(session: Session, run: str, decision: "Decision") -> list[str]:
@@ -151,6 +154,6 @@ def _ended(plan: "PrunePlan", gone: int, freed: dict[str, Any] | None) -> list[s
     line = f"let go of {render.count(gone, 'checkpoint')}"
     if freed is None:
         # What somebody has named since was not let go of, and is not freed.
-        amount = _freed(plan) if gone == len(plan.dropped) else "the space"
+        amount = render.freed(plan.freed_bytes) if gone == len(plan.dropped) else "the space"
         return [f"{line}; `cas gc` frees {amount}"]
     return [f"{line}; gc freed {render.human_bytes(freed['freed_bytes'])}"]

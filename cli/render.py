@@ -101,6 +101,11 @@ def moment(now: int, then: int | None, *, terminal: bool) -> str:
     return iso(then - then % 1_000_000)
 
 
+def freed(nbytes: int | None) -> str:
+    """Return what gc would give back; None is not known."""
+    return "an unknown amount" if nbytes is None else human_bytes(nbytes)
+
+
 def number(value: float | None) -> str:
     """Return a metric's value with the digits that people compare."""
     return "-" if value is None else f"{value:.6g}"

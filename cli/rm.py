@@ -38,6 +38,8 @@ def rm(
     from cas.errors import RefusedError
     from cas.repo import remove
 
+    from .gc import collected
+
     repo = session.repo if dry_run else session.writing()
     plan = remove.plan(repo, runs, keep_record=keep_record)
     if plan.refused:
@@ -51,17 +53,8 @@ def rm(
     if not (yes or session.confirm(f"{what} {render.count(len(plan.runs), 'run')}?")):
         raise RefusedError("nothing was removed: look at the plan, then say --yes")
     remove.execute(repo, plan)
-    freed = _collect(session) if collect else None
+    freed = collected(session) if collect else None
     session.emit(_told(plan, done=True) | {"gc": freed}, lambda: [_ended(plan, freed)])
-
-
-def _collect(session: Session) -> dict[str, Any]:
-    from cas.repo import gc as collector
-
-    from .gc import told
-
-    repo = session.repo
-    return told(collector.execute(repo, collector.plan(repo), progress=session.progress))
 
 
 def _told(plan: "RemovePlan", *, done: bool) -> dict[str, Any]:
@@ -98,9 +91,7 @@ def _lines(session: Session, plan: "RemovePlan") -> Iterator[str]:
     )
     for use in plan.uses:
         yield f"still in use: {use}"
-    freed = (
-        "an unknown amount" if plan.freed_bytes is None else render.human_bytes(plan.freed_bytes)
-    )
+    freed = render.freed(plan.freed_bytes)
     what = "whose payloads go" if plan.keep_record else "to remove"
     yield f"{render.count(len(plan.runs), 'run')} {what}; gc then frees {freed}"
 

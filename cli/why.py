@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cas.errors import InvalidInputError, NotFoundError
+from cas.plain import few
 
 from . import render
 from .exits import printable
@@ -104,9 +105,8 @@ def _lines(session: Session, found: "Reason") -> Iterator[str]:
         rows.append((f"  {kind}", session.paint(step.id.short, fg="yellow"), _to(step.to)))
     yield from render.table(rows)
     if found.others:
-        names = ", ".join(map(printable, found.others[:SHOWN]))
-        more = f" and {len(found.others) - SHOWN} more" if len(found.others) > SHOWN else ""
-        yield f"{render.count(len(found.others), 'other name')} would keep it too: {names}{more}"
+        names = few([printable(name) for name in found.others], SHOWN)
+        yield f"{render.count(len(found.others), 'other name')} would keep it too: {names}"
 
 
 def _to(how: str) -> str:

@@ -7,7 +7,7 @@ Format: docs/format/backend.md.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
 from cas.errors import InvalidInputError
@@ -15,7 +15,9 @@ from cas.ids import Buffer
 
 MAX_KEY_LENGTH: Final = 200
 # First segments that a medium keeps for itself.
-RESERVED: Final = frozenset({"tmp", "hints"})
+TEMPORARY: Final = "tmp"
+HINTS: Final = "hints"
+RESERVED: Final = frozenset({TEMPORARY, HINTS})
 
 # No segment starts or ends with a dot: `.`, `..`, hidden files and `.nfs…` are never keys.
 _SEGMENT: Final = r"[a-z0-9_-](?:[a-z0-9_.-]*[a-z0-9_-])?"
@@ -106,7 +108,10 @@ class Exists(Protocol):
     """A backend that can say whether a key is taken without reading its value."""
 
     def size(self, key: str) -> int | None:
-        """Return the size of the value in bytes; None when there is no such key."""
+        """Return the size of the value in bytes; None when there is no such key.
+
+        As sure as a read: what other processes have deleted is not there, over a network too.
+        """
 
 
 @runtime_checkable
@@ -115,13 +120,6 @@ class Uncached(Protocol):
 
     def uncached(self) -> Backend:
         """Return the same backend for reading much once; nothing is written through it."""
-
-
-class Sweeps(Protocol):
-    """A backend that may be left with temporary files when a process dies."""
-
-    def sweep(self, age: timedelta) -> int:
-        """Remove the temporary files that are older than `age`; return how many."""
 
 
 class Hints(Protocol):

@@ -25,6 +25,11 @@ PASSING: Final = TOO_MANY_OPEN | {
     errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
 }  # fmt: skip
 
+# What a file system without locks says.
+LOCKLESS: Final = frozenset(
+    {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+)
+
 
 class FileOps:
     """Thin methods over `os`; a fake overrides them."""
@@ -143,6 +148,30 @@ class FileOps:
 
 
 OPS: Final = FileOps()
+
+
+def lock_if_possible(ops: FileOps, fd: int, how: int) -> None:
+    """Lock the open file where locks exist, and do nothing elsewhere; raise OSError as `lock`."""
+    try:
+        ops.lock(fd, how)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+
+
+def is_locked(ops: FileOps, fd: int) -> bool | None:
+    """Say whether somebody holds the open file's lock; None where that cannot be told.
+
+    When nobody does, this handle shares the lock until it is closed: two that look at once do not
+    see each other, and nobody takes the lock meanwhile. It needs no right to write.
+    """
+    try:
+        ops.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def write_fully(ops: FileOps, fd: int, buffers: Sequence[Buffer]) -> int:

@@ -68,6 +68,25 @@ class Folders:
                 self._ops.rmdir(path)
             raise
 
+    def open_new(self, path: str) -> int:
+        """Create a file with the root's group and bits, and the folder it is in; raise OSError."""
+        mode = self.access().file_mode
+        try:
+            fd = self._ops.open_new(path, mode)
+        except FileNotFoundError:
+            self.make(os.path.dirname(path))
+            fd = self._ops.open_new(path, mode)
+        self.adopt(fd, mode)
+        return fd
+
+    def rename(self, temporary: str, path: str) -> None:
+        """Give a file its name, over an older one, and make its folder; raise OSError."""
+        try:
+            self._ops.rename(temporary, path)
+        except FileNotFoundError:
+            self.make(os.path.dirname(path))
+            self._ops.rename(temporary, path)
+
     def adopt(self, target: int | str, mode: int) -> None:
         """Give a new file or folder the root's group, and the bits that the umask took away."""
         group = self.access().group

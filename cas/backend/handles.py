@@ -76,6 +76,16 @@ class Handles:
             while self._open:
                 self._retire(self._open.popitem()[1])
 
+    def open_anew(self, path: str) -> int:
+        """Open a file and do not keep it; make room by closing others; raise OSError."""
+        try:
+            return self._ops.open_read(path)
+        except OSError as error:
+            if error.errno not in TOO_MANY_OPEN:
+                raise
+        self.close()
+        return self._ops.open_read(path)
+
     def forked(self) -> None:
         """Start afresh in a forked child: no thread that used a handle or the lock lives on."""
         self._lock = threading.Lock()
@@ -101,14 +111,7 @@ class Handles:
             return handle
 
     def _opened(self, path: str) -> Handle:
-        try:
-            fd = self._ops.open_read(path)
-        except OSError as error:
-            if error.errno not in TOO_MANY_OPEN:
-                raise
-            self.close()
-            fd = self._ops.open_read(path)
-        handle = Handle(path, fd)
+        handle = Handle(path, self.open_anew(path))
         with self._lock:
             if (other := self._open.pop(path, None)) is not None:
                 self._retire(other)

@@ -10,20 +10,29 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
 from cas.backend.base import (
+    HINTS,
     RESERVED,
+    TEMPORARY,
     KeyInfo,
     Span,
     check_hint,
     check_key,
     check_prefix,
 )
-from cas.backend.files import ABSENT, OPS, FileOps, read_fully, while_reading, while_writing
+from cas.backend.files import (
+    ABSENT,
+    OPS,
+    FileOps,
+    read_fully,
+    while_reading,
+    while_writing,
+)
 from cas.backend.folders import Folders, make_path
 from cas.backend.handles import Handle, Handles
 from cas.backend.sink import FileSink
@@ -38,10 +47,7 @@ from cas.errors import (
 )
 from cas.ids import Buffer
 
-TEMPORARY: Final = "tmp"
-HINTS: Final = "hints"
 MAX_HINT_BYTES: Final = 64 << 10
-DAY: Final = timedelta(days=1)
 # What link(2) says where it cannot work at all.
 NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
@@ -119,10 +125,18 @@ class LocalBackend:
                 raise while_writing(error, path) from error
 
     def size(self, key: str) -> int | None:
-        """Return the size of the value in bytes; None when there is no such key."""
+        """Return the size of the value in bytes; None when there is no such key.
+
+        The file is opened for that: over a network a name may be answered for from memory, for
+        longer than the file is there.
+        """
         path = self._path(check_key(key))
         try:
-            state = self._ops.stat(path)
+            fd = self._handles.open_anew(path)
+            try:
+                state = self._ops.fstat(fd)
+            finally:
+                self._ops.close(fd)
         except OSError as error:
             if error.errno in ABSENT:
                 return None
@@ -151,25 +165,10 @@ class LocalBackend:
             sink.write([text.encode()])
             sink.close()
             try:
-                self._rename(temporary, path)
+                self._folders.rename(temporary, path)
             except BaseException:
                 self._ops.unlink(temporary)
                 raise
-
-    def sweep(self, age: timedelta = DAY) -> int:
-        """Remove the temporary files that are older than `age`; return how many.
-
-        Only a process that died leaves one. One that is still written when it goes makes its
-        writer fail, with nothing lost.
-        """
-        limit = (datetime.now(UTC) - age).timestamp()
-        swept = 0
-        for entry in self._entries(TEMPORARY):
-            with suppress(OSError):
-                if self._ops.stat(entry.path).st_mtime < limit:
-                    self._ops.unlink(entry.path)
-                    swept += 1
-        return swept
 
     def uncached(self) -> "LocalBackend":
         """Return the same backend for reading much once, which leaves the page cache as it is."""
@@ -210,20 +209,13 @@ class LocalBackend:
 
     def _open_new(self, path: str, key: str, *, shown: str) -> FileSink:
         """Create the file, and its folder when that is missing."""
-        mode = self._folders.access().file_mode
         try:
-            try:
-                fd = self._ops.open_new(path, mode)
-            except FileNotFoundError:
-                self._folders.make(os.path.dirname(path))
-                fd = self._ops.open_new(path, mode)
+            fd = self._folders.open_new(path)
         except FileExistsError as error:
             raise ConflictError(key) from error
         except OSError as error:
             raise while_writing(error, shown) from error
-        sink = FileSink(self._ops, fd, path, shown=shown)
-        self._folders.adopt(fd, mode)
-        return sink
+        return FileSink(self._ops, fd, path, shown=shown)
 
     def _link(self, temporary: str, path: str, key: str) -> None:
         try:
@@ -253,13 +245,6 @@ class LocalBackend:
                 return False
             raise OutcomeUnknownError(key, str(while_writing(error, path))) from error
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
-
-    def _rename(self, temporary: str, path: str) -> None:
-        try:
-            self._ops.rename(temporary, path)
-        except FileNotFoundError:
-            self._folders.make(os.path.dirname(path))
-            self._ops.rename(temporary, path)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[KeyInfo]:
         # A folder sorts by its name with the slash that its keys have: `a-b` before `a/c`.

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from cas.backend.base import KeyInfo, Span, check_hint, check_key, check_prefix
 from cas.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
@@ -70,10 +70,6 @@ class MemoryBackend:
         """Return the size of the value in bytes; None when there is no such key."""
         found = self._values.get(check_key(key))
         return None if found is None else len(found.data)
-
-    def sweep(self, age: timedelta) -> int:
-        """Return 0: nothing temporary is kept here."""
-        return 0
 
     def read_hint(self, name: str) -> str | None:
         """Return the text last written under `name`, if it is still there."""

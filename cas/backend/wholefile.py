@@ -6,15 +6,13 @@ Whoever reads it finds the old content or the new one, never a part of either.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
+from cas.backend.base import TEMPORARY
 from cas.backend.files import OPS, FileOps, while_writing
 from cas.backend.folders import Folders
 from cas.backend.sink import FileSink
 from cas.errors import OutcomeUnknownError
 from cas.ids import Buffer
-
-TEMPORARY: Final = "tmp"  # as of LocalBackend: what a crash leaves there is swept
 
 
 def replace_file(
@@ -32,7 +30,7 @@ def replace_file(
     try:
         _write(folders, ops, temporary, data, path, durable=durable)
         try:
-            _rename(folders, ops, temporary, path)
+            folders.rename(temporary, path)
         except BaseException:
             with suppress(OSError):
                 ops.unlink(temporary)
@@ -46,32 +44,12 @@ def replace_file(
             raise OutcomeUnknownError(name, str(while_writing(error, path))) from error
 
 
-def open_adopted(folders: Folders, ops: FileOps, path: str) -> int:
-    """Create a file with the group and mode of the repository, and the folder it is in."""
-    mode = folders.access().file_mode
-    try:
-        fd = ops.open_new(path, mode)
-    except FileNotFoundError:
-        folders.make(os.path.dirname(path))
-        fd = ops.open_new(path, mode)
-    folders.adopt(fd, mode)
-    return fd
-
-
 def _write(
     folders: Folders, ops: FileOps, temporary: str, data: Buffer, shown: str, *, durable: bool
 ) -> None:
-    sink = FileSink(ops, open_adopted(folders, ops, temporary), temporary, shown=shown)
+    sink = FileSink(ops, folders.open_new(temporary), temporary, shown=shown)
     sink.write([data])
     if durable:
         sink.seal()
     else:
         sink.close()
-
-
-def _rename(folders: Folders, ops: FileOps, temporary: str, path: str) -> None:
-    try:
-        ops.rename(temporary, path)
-    except FileNotFoundError:
-        folders.make(os.path.dirname(path))
-        ops.rename(temporary, path)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from cas.errors import CorruptionError, NotFoundError
+from cas.errors import NotFoundError
 from cas.ids import CommitId, ObjectId, TreeId
 from cas.lineage.curves import MetricChange, metric_changes
 from cas.lineage.patch import FilePatch, code_patch
@@ -20,7 +20,6 @@ from cas.objects.commit import COMMIT, DRAFT, INPUT, PREVIOUS, RUN, Commit, Pare
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
 from cas.repo.diff import diff
-from cas.repo.names import MAX_NESTING
 from cas.repo.repo import Repo
 
 ARTIFACTS: Final = b"artifacts"
@@ -195,38 +194,38 @@ def _artifact_changes(
     repo: Repo, old: tuple[CommitId, Commit], new: tuple[CommitId, Commit]
 ) -> tuple[tuple[FileChange, ...], tuple[str, ...]]:
     """Return the artifacts that differ, and what cannot be said because it was pruned."""
-    found: list[dict[str, Entry]] = []
+    sides: list[list[TreeId | None]] = []
     notes = []
     for id, commit in (old, new):
-        entries = dict(_artifacts(repo, commit.tree))
+        heavy = None
         try:
-            entries |= _artifacts(repo, commit.payload) if commit.payload else {}
+            heavy = _artifacts(repo, commit.payload)
         except NotFoundError:
             if commit.kind in {RUN, DRAFT} and old[1].payload != new[1].payload:
                 notes.append(f"large artifacts of {id.short} were pruned and are not compared")
-        found.append(entries)
-    before, after = found
-    paths = sorted(before.keys() | after.keys())
-    differing = (_file(path, before.get(path), after.get(path)) for path in paths)
+        sides.append([_artifacts(repo, commit.tree), heavy])
+    before, after = sides
+    # By path, as one that has grown is in the record of one commit and the payload of the other.
+    found: dict[bytes, tuple[Entry | None, Entry | None]] = {}
+    for change in diff(repo, before[0], after[0]):
+        found[change.path] = _leaf(change.old), _leaf(change.new)
+    for change in diff(repo, before[1], after[1]):
+        light = found.get(change.path, (None, None))
+        found[change.path] = _leaf(change.old) or light[0], _leaf(change.new) or light[1]
+    differing = (_file(_text(path), *found[path]) for path in sorted(found))
     return tuple(one for one in differing if one), tuple(notes)
 
 
-def _artifacts(repo: Repo, tree: TreeId) -> dict[str, Entry]:
-    entry = repo.lookup(tree, ARTIFACTS)
-    if entry is None or entry.kind is not EntryKind.TREE:
-        return {}
-    return {_text(path): found for path, found in _below(repo, entry.id, b"", 0)}
+def _artifacts(repo: Repo, tree: TreeId | None) -> TreeId | None:
+    entry = None if tree is None else repo.lookup(tree, ARTIFACTS)
+    if entry is None or entry.kind is not EntryKind.TREE or not entry.stored:
+        return None
+    return TreeId(entry.id)
 
 
-def _below(repo: Repo, tree: ObjectId, at: bytes, depth: int) -> Iterator[tuple[bytes, Entry]]:
-    if depth > MAX_NESTING:
-        raise CorruptionError(f"artifacts are nested more than {MAX_NESTING} folders deep")
-    for entry in repo.entries(tree):
-        path = at + b"/" + entry.name if at else entry.name
-        if entry.kind is EntryKind.TREE and entry.stored:
-            yield from _below(repo, entry.id, path, depth + 1)
-        else:
-            yield path, entry
+def _leaf(entry: Entry | None) -> Entry | None:
+    """Return what is no folder: of those only what is in them counts."""
+    return None if entry is None or (entry.kind is EntryKind.TREE and entry.stored) else entry
 
 
 def _file_changes(
@@ -252,6 +251,8 @@ def _there(repo: Repo, tree: TreeId | None) -> bool:
 
 
 def _file(path: str, old: Entry | None, new: Entry | None) -> FileChange | None:
+    if old is new is None:
+        return None
     if old is not None and new is not None and _look(old) == _look(new):
         return None
     how = ADDED if old is None else REMOVED if new is None else CHANGED

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from cas.errors import CorruptionError
+from cas.errors import CorruptionError, UnsupportedError
 from cas.objects.canonical import Value
 from cas.objects.framework import Memory, TensorView
 from cas.objects.manifest import DTYPES, TensorRow
+from cas.plain import human_bytes
 
 if TYPE_CHECKING:
     from numpy import dtype, ndarray
@@ -31,10 +32,19 @@ BIG_ENDIAN: Final = ">"
 
 
 def memory(nbytes: int) -> Memory:
-    """Return writable bytes of any content: to fill a bytearray with zeros first takes longer."""
+    """Return writable bytes of any content: to fill a bytearray with zeros first takes longer.
+
+    Raises UnsupportedError when there is no room for them.
+    """
     import numpy as np
 
-    return np.empty(nbytes, np.uint8).data
+    try:
+        return np.empty(nbytes, np.uint8).data
+    except (MemoryError, ValueError) as error:  # the latter for what no address is long enough for
+        raise UnsupportedError(
+            f"{human_bytes(nbytes)} in one piece do not fit into memory: `cas.open_file` and "
+            "`cas cat --tensor` read a part at a time"
+        ) from error
 
 
 class NumpyFramework:

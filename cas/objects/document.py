@@ -10,9 +10,7 @@ from typing import Any, Final
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import Buffer
 
-MAX_DOCUMENT: Final = (
-    64 * 1024 * 1024
-)  # bytes that are read as one: in memory it is many times that
+MAX_DOCUMENT: Final = 64 << 20  # bytes that are read as one: in memory it is many times that
 
 
 def document(value: object) -> bytes:

@@ -7,8 +7,8 @@ its names resolve, its checkpoints are kept and pruned as ever, and it can be sh
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from cas.errors import NotFoundError
 from cas.ids import CommitId
+from cas.repo.choice import bare, runs_meant
 from cas.repo.layout import ARCHIVED, RUNS
 from cas.repo.repo import Repo
 
@@ -28,6 +28,7 @@ def archive(repo: Repo, words: Sequence[str]) -> tuple[str, ...]:
 
     A word is EXPERIMENT or EXPERIMENT/RUN. Raises NotFoundError for one that names no run.
     """
+    from cas.plain import few  # only what is called by `cas log` is imported with this module
     from cas.repo.transaction import transact
 
     def build(transaction: "Transaction") -> tuple[str, ...]:
@@ -38,11 +39,12 @@ def archive(repo: Repo, words: Sequence[str]) -> tuple[str, ...]:
             transaction.set_ref(ARCHIVED + name, refs[RUNS + name])
         return new
 
-    return transact(repo, f"archive {_told(words)}", build)
+    return transact(repo, f"archive {few(words, LISTED)}", build)
 
 
 def restore(repo: Repo, words: Sequence[str]) -> tuple[str, ...]:
     """Show the runs that words name again; return their names, raise NotFoundError."""
+    from cas.plain import few
     from cas.repo.transaction import transact
 
     def build(transaction: "Transaction") -> tuple[str, ...]:
@@ -51,22 +53,11 @@ def restore(repo: Repo, words: Sequence[str]) -> tuple[str, ...]:
             transaction.set_ref(ARCHIVED + name, None)
         return names
 
-    return transact(repo, f"bring back {_told(words)}", build)
+    return transact(repo, f"bring back {few(words, LISTED)}", build)
 
 
 def _selected(refs: Mapping[str, CommitId], room: str, words: Sequence[str]) -> tuple[str, ...]:
     names = sorted(ref.removeprefix(room) for ref in refs if ref.startswith(room))
-    found: dict[str, None] = {}
-    for word in words:
-        bare = word.removeprefix("refs/").removeprefix(RUNS).rstrip("/")
-        meant = [name for name in names if name == bare or name.startswith(f"{bare}/")]
-        if not meant:
-            what = "run or experiment" if room == RUNS else "archived run or experiment"
-            raise NotFoundError(what, word, "`cas log --all` lists archived runs too")
-        found |= dict.fromkeys(meant)
-    return tuple(found)
-
-
-def _told(words: Sequence[str]) -> str:
-    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
-    return ", ".join(words[:LISTED]) + more
+    what = "run or experiment" if room == RUNS else "archived run or experiment"
+    hint = "`cas log --all` lists archived runs too"
+    return tuple(runs_meant(names, words, lambda word: (bare(word),), what=what, hint=hint))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.backend.files import OPS, FileOps
 from cas.backend.folders import Folders
-from cas.backend.wholefile import open_adopted
 from cas.errors import CasError
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def _prepare(path: Path, ops: FileOps) -> None:
         _remove(path, ops)
     folders = Folders(os.fspath(path.parent.parent), ops)
     with suppress(FileExistsError):
-        ops.close(open_adopted(folders, ops, os.fspath(path)))
+        ops.close(folders.open_new(os.fspath(path)))
 
 
 def _remove(path: Path, ops: FileOps) -> None:

@@ -15,9 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cas.errors import CorruptionError, InvalidInputError, NotFoundError, RefusedError
+from cas.errors import (
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    RefusedError,
+    StorageFullError,
+)
 from cas.ids import BlobId, TreeId
 from cas.objects.tree import Entry, EntryKind
+from cas.plain import few, human_bytes
 from cas.progress import SILENT, Progress
 from cas.repo.filewriter import FileWriter
 from cas.repo.folder import Folder, write_at
@@ -49,6 +56,8 @@ class CheckoutPlan:
     """What was only named when it was stored: there is nothing to write."""
     size_bytes: int
     """How much would be written, conflicts included."""
+    growth_bytes: int
+    """How much more would be there afterwards."""
 
 
 def plan(
@@ -78,6 +87,7 @@ def plan(
         states=survey.states,
         named=tuple(survey.named),
         size_bytes=survey.size_bytes,
+        growth_bytes=survey.growth_bytes,
     )
 
 
@@ -86,11 +96,13 @@ def execute(
 ) -> None:
     """Write what the plan says; with `force`, also over what differs.
 
-    Raises RefusedError before anything is written when something differs and `force` is not given.
-    What was written when an error comes stays, each file whole.
+    Raises RefusedError before anything is written when something differs and `force` is not given,
+    and StorageFullError when it would not fit. What was written when an error comes stays, each
+    file whole.
     """
     if planned.conflicts and not force:
         raise RefusedError(_differs(planned))
+    _check_room(planned)
     new = not os.path.lexists(planned.target)
     progress.start("write files", planned.size_bytes)
     with Folder.create(planned.target) as folder:
@@ -113,6 +125,7 @@ class _Survey:
     named: list[bytes] = field(default_factory=list)
     states: int = 0
     size_bytes: int = 0
+    growth_bytes: int = 0
 
     def folder(
         self, folder: Folder | None, path: bytes, entries: Iterable[Entry], depth: int
@@ -156,8 +169,14 @@ class _Survey:
         (self.write if found is None else self.conflicts).append(path)
         if entry.kind is EntryKind.FILE:
             self.size_bytes += entry.size
-            if self.repo.store.find(entry.id) is None:
+            is_file = found is not None and stat.S_ISREG(found.st_mode)
+            self.growth_bytes += entry.size - (found.st_size if found and is_file else 0)
+            place = self.repo.store.find(entry.id)
+            if place is None:
                 raise NotFoundError("data of", shown(path), "it was pruned, or is elsewhere")
+            # What is stored as a few bytes may be far more than its tree says.
+            if place.row.size != entry.size:
+                raise _odd_size(path, place.row.size, entry)
 
     def mode(self, path: bytes, entry: Entry, found: os.stat_result) -> None:
         """Note other permission bits."""
@@ -236,9 +255,7 @@ class _Checkout:
             size += count
             self._progress.advance(count)
         if size != entry.size:
-            raise CorruptionError(
-                f"{shown(path)} has {size} bytes where its tree says {entry.size}: run fsck"
-            )
+            raise _odd_size(path, size, entry)
 
     def _filled(self, id: BlobId, size: int, fd: int) -> Iterator[int]:
         """Write a blob to a file; yield how many bytes are done since the last time."""
@@ -301,10 +318,29 @@ def _check_names(folder: Folder, made: list[bytes]) -> None:
             )
 
 
+def _odd_size(path: bytes, size: int, entry: Entry) -> CorruptionError:
+    return CorruptionError(
+        f"{shown(path)} has {size} bytes where its tree says {entry.size}: run fsck"
+    )
+
+
+def _check_room(planned: CheckoutPlan) -> None:
+    """Insist that there is room for what would be written, where that can be told."""
+    target = planned.target.absolute()
+    try:
+        found = os.statvfs(next(place for place in (target, *target.parents) if place.exists()))
+    except OSError:
+        return
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and planned.growth_bytes > free:
+        raise StorageFullError(
+            f"{planned.target} would grow by {human_bytes(planned.growth_bytes)}, and its disk has "
+            f"{human_bytes(free)} free: nothing was written; name a place with more room"
+        )
+
+
 def _differs(planned: CheckoutPlan) -> str:
-    paths = [shown(path) for path in planned.conflicts[:NAMED_IN_MESSAGE]]
-    more = len(planned.conflicts) - len(paths)
-    names = ", ".join(paths) + (f" and {more} more" if more else "")
+    names = few([shown(path) for path in planned.conflicts], NAMED_IN_MESSAGE)
     verb = "differs" if len(planned.conflicts) == 1 else "differ"
     return (
         f"{names} in {planned.target} {verb} from what would be written: "

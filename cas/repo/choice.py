@@ -1,18 +1,46 @@
-"""Choosing one commit of a run or of an experiment: the latest, or the best by a metric.
+"""Choosing runs by words, and one commit of a run or experiment: the latest, the best by a metric.
 
 What is compared are checkpoints, pruned ones too; a run without any stands for itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isnan
 
 from cas.errors import InvalidInputError, NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, PREVIOUS, Commit
+from cas.repo.layout import RUNS
 from cas.repo.repo import Repo
 
 Candidate = tuple[CommitId, Commit]
 Read = Callable[[CommitId], Commit]
+
+
+def runs_meant(
+    refs: Sequence[str],
+    words: Iterable[str],
+    tops: Callable[[str], tuple[str, ...]],
+    *,
+    what: str = "run or experiment",
+    hint: str = "`cas log` lists runs",
+) -> list[str]:
+    """Return those of the refs that words mean, each once: at or below one of the `tops` of a word.
+
+    Raises NotFoundError, with `what` and `hint`, for a word that means none of them.
+    """
+    found: dict[str, None] = {}
+    for word in words:
+        above = tuple(f"{top}/" for top in tops(word))
+        meant = [ref for ref in refs if f"{ref}/".startswith(above)]
+        if not meant:
+            raise NotFoundError(what, word, hint)
+        found |= dict.fromkeys(meant)
+    return list(found)
+
+
+def bare(word: str) -> str:
+    """Return the name of a run or experiment as its ref has it behind `runs/`."""
+    return word.removeprefix("refs/").removeprefix(RUNS).rstrip("/")
 
 
 def choose(
@@ -49,6 +77,28 @@ def segment(read: Read, tip: CommitId) -> Iterator[Candidate]:
             return
         yield at, commit
         at = previous(commit)
+
+
+def reached(
+    tips: Iterable[CommitId],
+    read: Callable[[CommitId], Commit | None],
+    seen: set[CommitId] | None = None,
+) -> Iterator[tuple[CommitId, Commit | None]]:
+    """Yield the commits of `tips` and all above them, each once; None where `read` has none.
+
+    What is in `seen` is passed over, and what is yielded is added to it.
+    """
+    known = set[CommitId]() if seen is None else seen
+    pending = list(dict.fromkeys(tips))
+    while pending:
+        id = pending.pop()
+        if id in known:
+            continue
+        known.add(id)
+        commit = read(id)
+        yield id, commit
+        if commit is not None:
+            pending += (parent.commit for parent in commit.parents if parent.commit not in known)
 
 
 def previous(commit: Commit) -> CommitId | None:

@@ -8,14 +8,14 @@ noted down in a hint, and no copy has the same.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cas.backend.local import LocalBackend
 from cas.errors import CasError
 from cas.repo import root as roots
-from cas.repo.layout import FORMAT, ROOTS, root_key
+from cas.repo.layout import FORMAT
 from cas.repo.root import Root
 from cas.store.pack import PackInfo
 
@@ -62,7 +62,7 @@ def newest_whole(backend: LocalBackend) -> tuple[Root | None, list[Skipped]]:
     """
     is_here = present(backend)
     skipped: list[Skipped] = []
-    for seq in sorted(numbers(backend), reverse=True):
+    for seq in sorted(roots.numbers(backend), reverse=True):
         try:
             root = roots.read(backend, seq)
         except CasError as error:
@@ -73,14 +73,6 @@ def newest_whole(backend: LocalBackend) -> tuple[Root | None, list[Skipped]]:
             return root, skipped
         skipped.append(Skipped(seq, f"{missing.key} is not here whole"))
     return None, []
-
-
-def numbers(backend: LocalBackend) -> Iterator[int]:
-    """Yield the numbers of the roots that there are, in order."""
-    for info in backend.scan(ROOTS):
-        text = info.key.removeprefix(ROOTS)
-        if text.isascii() and text.isdigit() and root_key(int(text)) == info.key:
-            yield int(text)
 
 
 def present(backend: LocalBackend) -> Callable[[PackInfo], bool]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from cas.errors import CasError
@@ -14,7 +15,8 @@ from cas.ids import CommitId
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.repo import root as roots
-from cas.repo.copied import numbers, present
+from cas.repo.choice import reached
+from cas.repo.copied import present
 from cas.repo.layout import HOLDS
 from cas.repo.losses import by_commit
 from cas.repo.reach import Trouble, Walk
@@ -46,7 +48,7 @@ def go_on(repo: Repo, operation: Operation) -> tuple[Root, dict[str, CommitId]]:
     """
     whole = repo.root
     whole_here = present(repo.backend)
-    top = max(numbers(repo.backend))
+    top = max(roots.numbers(repo.backend))
     latest = _latest(repo, whole)
     known = {info.name for info in latest.packs}
     packs = tuple(info for info in latest.packs if whole_here(info))
@@ -109,19 +111,18 @@ def _opens(repo: Repo, info: PackInfo) -> bool:
     return True
 
 
+def _read(store: PinnedStore, id: CommitId) -> Commit | None:
+    with suppress(CasError):
+        return Commit.from_bytes(store.read(Kind.COMMIT, id))
+    return None
+
+
 def _behind(store: PinnedStore, root: Root, bad: set[CommitId]) -> set[CommitId]:
     """Return these commits and all that have one of them among their ancestors."""
     children: dict[CommitId, list[CommitId]] = {}
-    pending = list(root.refs.values()) if bad else []
-    seen: set[CommitId] = set()
-    while pending:
-        id = pending.pop()
-        if id not in seen:
-            seen.add(id)
-            with suppress(CasError):
-                for parent in Commit.from_bytes(store.read(Kind.COMMIT, id)).parents:
-                    children.setdefault(parent.commit, []).append(id)
-                    pending.append(parent.commit)
+    for id, commit in reached(root.refs.values() if bad else (), partial(_read, store)):
+        for parent in commit.parents if commit is not None else ():
+            children.setdefault(parent.commit, []).append(id)
     found: set[CommitId] = set()
     pending = list(bad)
     while pending:

@@ -9,7 +9,7 @@ Format: docs/format/checkout.md.
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -196,6 +196,37 @@ class Folder:
                 ) from error
             raise self._failed(error, name) from error
 
+    def remove_same(self, name: bytes, data: Iterable[Buffer]) -> bool:
+        """Remove a file if it holds exactly these bytes; say whether it did.
+
+        It stays when it is a link, or when it or its name is changed while it is compared.
+        """
+        try:
+            fd = os.open(name, READ, dir_fd=self._fd)
+            try:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode) or not _is_same(fd, data):
+                    return False
+                # By its name, which may stand for another file by now.
+                now = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+                if _version(now) != _version(found):
+                    return False
+                os.unlink(name, dir_fd=self._fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ELOOP}:
+                return False
+            raise self._failed(error, name) from error
+        return True
+
+    def clear_folder(self, name: bytes) -> None:
+        """Remove an empty directory; RefusedError when it is not empty, or is none."""
+        found = self.look(name)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            raise RefusedError(f"{shown(self.below(name))} is not a folder")
+        self.clear(name)
+
     def _give(self, temporary: bytes, name: bytes, *, replace: bool) -> None:
         """Give a finished file its name."""
         if not replace:
@@ -214,6 +245,23 @@ class Folder:
 
     def _failed(self, error: OSError, name: bytes) -> CasError:
         return _failed(error, self.below(name))
+
+
+def _version(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file does, or when its name stands for another one."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_same(fd: int, data: Iterable[Buffer]) -> bool:
+    """Say whether an open file holds exactly these bytes."""
+    for piece in data:
+        view = memoryview(piece)
+        while view:
+            read = os.read(fd, min(len(view), WINDOW))
+            if not read or read != view[: len(read)]:
+                return False
+            view = view[len(read) :]
+    return not os.read(fd, 1)
 
 
 def _failed(error: OSError, path: bytes) -> CasError:

@@ -16,16 +16,17 @@ from cas.errors import CasError, CorruptionError, NotFoundError
 from cas.ids import ObjectId
 from cas.objects.kind import Kind
 from cas.progress import SILENT, Progress
-from cas.repo import config, copied, losses, packcheck
+from cas.repo import config, losses, packcheck
 from cas.repo import root as roots
-from cas.repo.gctidy import pack_files
 from cas.repo.layout import CONFIG, FORMAT, HOLDS, INDEX, SNAPSHOTS, root_key, snapshot_key
 from cas.repo.losses import Loss
 from cas.repo.marking import mark
 from cas.repo.packcheck import ERROR, INFO, WARNING, Finding
+from cas.repo.packfiles import pack_files
 from cas.repo.reach import Trouble, Walk
 from cas.repo.repo import Repo, check_format
 from cas.repo.root import FIRST_PREVIOUS, Root
+from cas.repo.vanished import Vanished, Watch
 from cas.store.pack import PackInfo
 from cas.store.pinned import PinnedStore
 
@@ -66,6 +67,7 @@ class Damage:
     missing: set[ObjectId] = field(default_factory=set)  # that refs need, and no pack has
     helpless: dict[ObjectId, PackInfo] = field(default_factory=dict)  # deltas without a base
     absent: set[ObjectId] = field(default_factory=set)  # that records name, and no pack has
+    vanished: list[Vanished] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -172,9 +174,10 @@ class _Check:
 
     def _roots(self) -> Iterator[Finding]:
         """Check each root that is kept, its snapshots, and that each names the one before."""
-        numbers = sorted(copied.numbers(self._repo.backend))
+        numbers = sorted(roots.numbers(self._repo.backend))
         named: set[str] = set()
         before: Root | None = None
+        watch = Watch()
         for seq in numbers:
             try:
                 found = roots.read(self._repo.backend, seq, before)
@@ -186,7 +189,12 @@ class _Check:
             bases = (found.refs_base, found.packs_base)
             named |= {snapshot_key(base.name) for base in bases if base is not None}
             yield from _link(before, found, first=numbers[0])
+            watch.step(before, found)
             before = found
+        self.found.damage.vanished += watch.found
+        for one in watch.found:
+            told = f"root {one.seq} had it at {one.was}, and no operation since says why it is not"
+            yield Finding(ERROR, "vanished-ref", one.name, told)
         for info in self._repo.backend.scan(SNAPSHOTS):
             if info.key not in named:
                 yield Finding(INFO, "stray-snapshot", info.key, "no root names it")
@@ -306,7 +314,7 @@ class _Check:
         condemned = {info.name: info for info in root.condemned}
         for name in sorted(listed & condemned.keys()):
             yield Finding(ERROR, "pack", name.hex(), "it is listed and condemned at once")
-        for info in pack_files(self._repo):
+        for info in (file.info for file in pack_files(self._repo.backend)):
             if info.name in condemned:
                 yield Finding(INFO, "condemned-pack", info.key, "an unfinished gc left it")
             elif info.name not in listed:

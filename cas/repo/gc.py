@@ -20,12 +20,12 @@ from typing import Final
 from cas.errors import ConflictError, CorruptionError, NotFoundError, StorageFullError
 from cas.ids import Buffer, CommitId, ObjectId
 from cas.progress import SILENT, Progress
-from cas.repo import gcstages, reserve
+from cas.repo import gcstages, reserve, vanished
 from cas.repo.gate import Gate
 from cas.repo.gcmoved import moved
 from cas.repo.gcplan import GcPlan, Rewrite, copied_rows, decide
 from cas.repo.gcrecode import COPIES, ROOM, whole, whole_again
-from cas.repo.gctidy import orphans, pack_files, tidy
+from cas.repo.gctidy import orphans, tidy
 from cas.repo.layout import SESSIONS
 from cas.repo.marking import mark
 from cas.repo.replace import refused, swap, sweep
@@ -39,8 +39,6 @@ from cas.store.pinned import PinnedStore
 from cas.store.pool import ordered
 from cas.store.record import RecordHeader
 from cas.store.writer import PACK_LIMIT, ObjectWriter
-
-__all__ = ["execute", "pack_files", "plan"]
 
 MARKS: Final = 1  # times that it marks anew only because something has died meanwhile
 ATTEMPTS: Final = 200  # beside many writers most of them are lost, and cost little
@@ -57,7 +55,8 @@ def plan(
 ) -> GcPlan:
     """Decide what a collection would do now, or if the refs were these; change nothing.
 
-    `own` is the session of the caller. Raises RefusedError when something live cannot be read.
+    `own` is the session of the caller. Raises RefusedError when something live cannot be read, or a
+    ref is gone that no operation since the last collection has dropped.
     """
     return _decided(repo, refs, own, frozenset(), progress)
 
@@ -169,6 +168,7 @@ class _Collection:
                 # The whole of an older plan or another one, never a part: what was live then may
                 # now be dead in a metadata pack that stays, and the part takes what it names.
                 if (root := self._repo.refresh()).seq != step.base.seq:
+                    vanished.check(self._repo, root, step.base)
                     marks = self._shall_mark(step, root)
                     on_this = None if marks else moved(self._repo, step, root)
                     if on_this is None:
@@ -278,6 +278,8 @@ def _decided(
     """Decide on the newest root; what fails because it moves meanwhile is done again."""
     base = repo.refresh()
     for _ in range(ATTEMPTS):
+        if refs is None:
+            vanished.check(repo, base)
         stray = orphans(repo, base, own, mine)
         try:
             store = PinnedStore(repo.backend, base.packs)

@@ -133,10 +133,9 @@ class _Contents:
     @property
     def has_dead_deltas(self) -> bool:
         """Whether it holds deltas that nobody takes."""
-        import numpy as np
+        from cas.store.rowtable import IS_DELTA
 
-        codecs = self.rows["codec"][~self.is_live]
-        return bool(np.isin(codecs, sorted(DELTAS)).any())
+        return bool(IS_DELTA[self.rows["codec"][~self.is_live]].any())
 
 
 def decide(

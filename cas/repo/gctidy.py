@@ -5,35 +5,32 @@ them. Times are only compared with each other, and all of them are the file syst
 this is wrong, because locks do not reach another host, a writer has to do its work again.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from cas.backend.base import KeyInfo
+from cas.backend.files import is_locked
 from cas.errors import CasError, CorruptionError, NotFoundError, UnsupportedError
 from cas.repo import root as roots
 from cas.repo.layout import (
     INDEX,
     JOURNALS,
-    PACKS,
     ROOTS,
     SESSIONS,
     TMP,
-    root_key,
+    root_number,
     snapshot_key,
 )
+from cas.repo.packfiles import pack_files
 from cas.repo.repo import Repo
 from cas.repo.reserve import renew
 from cas.repo.root import Operation, Root
 from cas.repo.session import others
 from cas.store.indexfile import IndexFile
-from cas.store.pack import PackClass, PackInfo
+from cas.store.pack import PackInfo
 
-SUFFIX: Final = ".pack"
-UNREAD: Final = b"\0" * 32  # an orphan's footer: nobody looks at it
 STILL: Final = 600.0  # seconds that a temporary file was not touched, where locks may not reach
 KEPT_ROOTS: Final = 1000
 KEPT_S: Final = 30 * 86_400.0
@@ -47,15 +44,10 @@ UNBORN: Final = "new"
 def orphans(repo: Repo, base: Root, own: str, mine: frozenset[bytes]) -> tuple[PackInfo, ...]:
     """Return the pack files that no root lists or condemns and that no live session may own."""
     known = mine | {info.name for info in base.packs + base.condemned}
-    found = [(info, at) for info, at in _pack_files(repo) if info.name not in known]
+    found = [file for file in pack_files(repo.backend) if file.info.name not in known]
     # Listed first, asked second: who opens a session later has no file among these.
     oldest = oldest_session(repo, own) if found else None
-    return tuple(info for info, at in found if oldest is None or at < oldest)
-
-
-def pack_files(repo: Repo) -> list[PackInfo]:
-    """Return every pack file on disk, by name and size; whether it exists, roots say."""
-    return [info for info, _ in _pack_files(repo)]
+    return tuple(file.info for file in found if oldest is None or file.modified < oldest)
 
 
 def oldest_session(repo: Repo, own: str) -> float | None:
@@ -120,7 +112,7 @@ def trim(repo: Repo, limit: int, written: float) -> int:
     named: set[str] = set()
     done = 0
     for info in repo.backend.scan(ROOTS):
-        seq = _number(info.key)
+        seq = root_number(info.key)
         if seq is None:
             continue
         file = roots.read_file(repo.backend, seq)
@@ -146,11 +138,6 @@ def _snapshots(file: roots.RootFile) -> set[str]:
     return {snapshot_key(pair[0]) for pair in pairs if pair is not None}
 
 
-def _number(key: str) -> int | None:
-    text = key.removeprefix(ROOTS)
-    return int(text) if text.isascii() and text.isdigit() and root_key(int(text)) == key else None
-
-
 def sweep_journals(repo: Repo, before: float) -> None:
     """Remove what runs left that are over: logs whose journal is gone, and journals never begun.
 
@@ -172,12 +159,9 @@ def _is_free(repo: Repo, path: str) -> bool:
     """Say whether nobody has a lock on a file; no where there are no locks."""
     fd = repo.ops.open_read(path)
     try:
-        repo.ops.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        return is_locked(repo.ops, fd) is False
     finally:
         repo.ops.close(fd)
-    return True
 
 
 def _sweep_temporary(repo: Repo, before: float) -> None:
@@ -207,12 +191,3 @@ def _covered(repo: Repo, info: KeyInfo) -> set[bytes]:
         return set(IndexFile.open(repo.backend, info.key, info.size_bytes).packs)
     except (CorruptionError, NotFoundError, UnsupportedError):
         return set()
-
-
-def _pack_files(repo: Repo) -> Iterator[tuple[PackInfo, float]]:
-    for info in repo.backend.scan(PACKS):
-        stem = info.key.removeprefix(PACKS).removesuffix(SUFFIX)
-        if info.key.endswith(SUFFIX) and len(stem) == 2 * PackInfo.NAME_SIZE:
-            with suppress(ValueError):
-                found = PackInfo(bytes.fromhex(stem), info.size_bytes, UNREAD, PackClass.DATA)
-                yield found, info.modified.timestamp()

@@ -12,10 +12,10 @@ from cas.errors import CorruptionError
 from cas.ids import Buffer, ObjectId
 from cas.store.index import Place
 from cas.store.pack import PackInfo, Row
-from cas.store.record import DELTAS, KINDS, MAGIC, MAX_DEPTH, MAX_WHOLE, RECIPE, VERSION
+from cas.store.record import MAGIC, MAX_DEPTH, MAX_WHOLE, RECIPE, VERSION
 from cas.store.record import RecordHeader as Header
 from cas.store.rowarray import ROW, Numbers, Rows
-from cas.store.rowtable import RowTable
+from cas.store.rowtable import IS_DELTA, IS_KIND, RowTable
 
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
@@ -68,9 +68,8 @@ def odd(table: RowTable, numbers: Numbers, found: Bytes) -> Mask:
     bad: Mask = (heads["magic"] != np.void(MAGIC)) | (heads["version"] != VERSION)
     for name in SAME:
         bad |= heads[name] != rows[name]
-    deltas = np.isin(rows["codec"], sorted(DELTAS))
-    bad |= ~np.isin(rows["kind"], sorted(KINDS)) | (rows["depth"] > MAX_DEPTH)
-    bad |= (rows["depth"] > 0) != deltas
+    bad |= ~IS_KIND[rows["kind"]] | (rows["depth"] > MAX_DEPTH)
+    bad |= (rows["depth"] > 0) != IS_DELTA[rows["codec"]]
     bad |= (rows["codec"] != RECIPE) & (rows["size"] > MAX_WHOLE)
     return bad
 
@@ -137,5 +136,5 @@ def unaccounted(rows: Buffer, start: int) -> int | None:
     found = found[np.argsort(found["offset"], kind="stable")]
     ends = start + np.cumsum(found["stored"].astype(np.int64) + Header.SIZE)
     starts = np.concatenate([[start], ends[:-1]]) if len(ends) else ends
-    wrong = (found["offset"] != starts) | ~np.isin(found["kind"], sorted(KINDS))
+    wrong = (found["offset"] != starts) | ~IS_KIND[found["kind"]]
     return int(starts[np.argmax(wrong)]) if wrong.any() else None

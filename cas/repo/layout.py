@@ -27,12 +27,19 @@ MODELS: Final = "models/"
 REPRODUCTIONS: Final = "reproductions/"
 HOLDS: Final = "holds/"
 ARCHIVED: Final = "archived/"
+ANNOTATIONS: Final = "annotations/"
 MAIN: Final = "heads/main"
 
 
 def root_key(seq: int) -> str:
     """Return the key of the root with this number."""
     return f"{ROOTS}{seq:016d}"
+
+
+def root_number(key: str) -> int | None:
+    """Return the number of the root with this key; None for any other key."""
+    text = key.removeprefix(ROOTS)
+    return int(text) if text.isascii() and text.isdigit() and root_key(int(text)) == key else None
 
 
 def snapshot_key(name: bytes) -> str:

@@ -11,6 +11,7 @@ from cas.objects.edges import parse, references
 from cas.objects.kind import Kind
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node, raw_name
+from cas.repo.choice import reached
 from cas.repo.layout import HOLDS
 from cas.repo.root import Root
 from cas.store.pinned import PinnedStore
@@ -58,14 +59,8 @@ def _commits(looking: "_Tainted", root: Root) -> Iterator[tuple[str, CommitId, C
     seen: set[CommitId] = set()
     # Holds last: a run's or tag's name says more.
     for ref in sorted(root.refs, key=lambda name: (name.startswith(HOLDS), name)):
-        pending = [root.refs[ref]]
-        while pending:
-            id = pending.pop()
-            if id not in seen:
-                seen.add(id)
-                commit = looking.commit(id)
-                yield ref, id, commit
-                pending.extend(parent.commit for parent in (commit.parents if commit else ()))
+        for id, commit in reached([root.refs[ref]], looking.commit, seen):
+            yield ref, id, commit
 
 
 def _title(id: CommitId, commit: Commit) -> str:

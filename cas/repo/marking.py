@@ -5,15 +5,16 @@ has to be opened is read in large spans, pack by pack. Nothing here says what is
 something is, the slow walk of `reach` goes the same way again and tells it by ref, commit and path.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from cas.codec.base import codec_for
 from cas.errors import CasError
 from cas.ids import CommitId, ObjectId
 from cas.objects import canonical
 from cas.objects.commit import Commit
 from cas.objects.edges import TARGETS
-from cas.objects.kind import Kind
+from cas.objects.kind import ID_OF, Kind
 from cas.objects.manifest import VERSION as MANIFEST_VERSION
 from cas.objects.manifest import Series, State
 from cas.objects.node import Node
@@ -24,7 +25,7 @@ from cas.repo.marks import BASE, LIVE, Live
 from cas.repo.reach import Walk
 from cas.store.pinned import PinnedStore
 from cas.store.recipe import MAX_LEVELS, Recipe
-from cas.store.record import DELTAS, RECIPE
+from cas.store.record import RECIPE
 
 if TYPE_CHECKING:
     from cas.repo.repo import Repo
@@ -38,6 +39,7 @@ COLUMNS: Final[dict[object, dict[str, str]]] = {
     Series.KIND: {"steps": "steps_data", "values": "values_data"},
 }
 SOME: Final = 512  # containers that are opened before what they name is looked up
+FEW: Final = 4  # objects that are looked up one by one
 MANY: Final = 128 * 1024  # blobs that are looked up at once
 
 
@@ -141,13 +143,13 @@ class Marker:
                 blobs.clear()
 
     def _blobs(self, ids: bytes, level: int) -> None:
-        import numpy as np
+        from cas.store.rowtable import IS_DELTA
 
         if not ids:
             return
         fresh = self._fresh(ids, Kind.BLOB)
         codecs = self._table.rows["codec"][fresh]
-        is_recipe, is_delta = codecs == RECIPE, np.isin(codecs, sorted(DELTAS), kind="table")
+        is_recipe, is_delta = codecs == RECIPE, IS_DELTA[codecs]
         if is_delta.any():
             self._lean(self._reader.in_place(fresh[is_delta]))
         if not is_recipe.any():
@@ -178,7 +180,32 @@ class Marker:
 
     def _new(self, ids: bytes, kind: Kind) -> Iterator[tuple[int, bytes]]:
         """Mark these objects; yield the bytes of those that had no mark."""
-        return self._reader.objects(self._reader.in_place(self._fresh(ids, kind)), kind)
+        if len(ids) > FEW * SIZE:
+            yield from self._reader.objects(self._reader.in_place(self._fresh(ids, kind)), kind)
+            return
+        # As along a history, where each commit names the one before it: arrays of one take longer.
+        for at in range(0, len(ids), SIZE):
+            for number in self._fresh_one(ids[at : at + SIZE], kind):
+                yield number, self._read(number, kind)
+
+    def _fresh_one(self, id: bytes, kind: Kind) -> Sequence[int]:
+        """Do as `_fresh`, for one object."""
+        import numpy as np
+
+        numbers = self._store.joined.numbers(id)
+        if len(numbers) != 1 or self._table.rows["kind"][numbers[0]] != kind:
+            found: list[int] = self._fresh(id, kind).tolist()
+            return found
+        claimed: list[int] = self._claimed(np.array(numbers)).tolist()
+        self._progress.advance(len(claimed))
+        return claimed
+
+    def _read(self, number: int, kind: Kind) -> bytes:
+        header, body = self._store.body(self._table.place(number))
+        data = codec_for(header.codec).decode(body, header.size)
+        if ID_OF[kind](data) != header.id:
+            raise OddError
+        return bytes(data)
 
     def _fresh(self, ids: bytes, kind: Kind) -> "Numbers":
         """Mark the records of these objects; return those that had no mark."""

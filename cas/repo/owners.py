@@ -16,6 +16,7 @@ from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.objects.node import EntryKind
 from cas.progress import SILENT, Progress
+from cas.repo.choice import reached
 from cas.repo.layout import HOLDS, OPEN, RUNS
 from cas.repo.marking import Marker, OddError, each_once, mark
 from cas.repo.marks import Live
@@ -201,14 +202,9 @@ def _by_artifact(repo: Repo, root: Root) -> dict[str, _Group]:
     """Return the groups of what commits hold, by the names at the top of their folders."""
     groups: dict[str, _Group] = {}
     seen: set[ObjectId] = set()
-    pending = list(dict.fromkeys(root.refs.values()))
-    known = set(pending)
-    while pending:
-        id = pending.pop()
-        commit = repo.commit(id)
-        above = {parent.commit for parent in commit.parents} - known
-        known |= above
-        pending += above
+    for id, commit in reached(root.refs.values(), repo.commit):
+        if commit is None:
+            continue
         trees: list[ObjectId] = [commit.tree]
         if commit.payload is not None and f"{HOLDS}{id}" in root.refs:
             trees.append(commit.payload)

@@ -4,13 +4,14 @@ To let go of a checkpoint is to drop its hold: its record stays in the history, 
 payload. Spared whatever the policy says: what `spared.py` finds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cas.errors import InvalidInputError, NotFoundError, RefusedError
+from cas.errors import InvalidInputError, RefusedError
 from cas.ids import CommitId
 from cas.repo import gc, layout, reserve, retention
 from cas.repo.budget import fit, measure
+from cas.repo.choice import runs_meant
 from cas.repo.repo import Repo
 from cas.repo.retention import Decision, Keep
 from cas.repo.spared import Survey, checkpoints, spared, survey
@@ -58,13 +59,19 @@ def plan(repo: Repo, keep: Keep, words: Sequence[str] = (), *, now: int | None =
     root = repo.refresh()
     now = repo.clock() if now is None else now
     runs, total = _decide(repo, root.refs, keep, words, now)
-    gone = {f"{layout.HOLDS}{id}" for id in _dropped(runs)}
-    without = {name: id for name, id in root.refs.items() if name not in gone}
-    try:
-        freed = gc.plan(repo, without).freed_bytes
-    except RefusedError:
-        freed = None  # gc will say what is wrong; letting go needs none of it
+    freed = freed_without(repo, root.refs, _dropped(runs))
     return PrunePlan(root.seq, keep, tuple(words), now, runs, total, freed)
+
+
+def freed_without(repo: Repo, refs: Mapping[str, CommitId], ids: Iterable[CommitId]) -> int | None:
+    """Return what gc gives back when these commits are let go of, None when that is not known."""
+    gone = {f"{layout.HOLDS}{id}" for id in ids}
+    try:
+        return gc.plan(
+            repo, {name: id for name, id in refs.items() if name not in gone}
+        ).freed_bytes
+    except RefusedError:
+        return None  # gc will say what is wrong; letting go needs none of it
 
 
 def execute(repo: Repo, planned: PrunePlan) -> tuple[CommitId, ...]:
@@ -135,14 +142,10 @@ def _taken(run: RunPlan, decisions: Iterator[Decision]) -> RunPlan:
 
 
 def _selected(found: Survey, words: Sequence[str]) -> list[str]:
-    if not words:
-        return list(found.runs)
-    chosen: dict[str, None] = {}
-    for word in words:
-        name = word.removeprefix("refs/").rstrip("/")
-        names = (name, f"{layout.RUNS}{name}")
-        meant = [ref for ref in found.runs if any(f"{ref}/".startswith(f"{n}/") for n in names)]
-        if not meant:
-            raise NotFoundError("run or experiment", word, "`cas log` lists runs")
-        chosen |= dict.fromkeys(meant)
-    return list(chosen)
+    refs = list(found.runs)
+    return runs_meant(refs, words, _tops) if words else refs
+
+
+def _tops(word: str) -> tuple[str, ...]:
+    name = word.removeprefix("refs/").rstrip("/")
+    return name, f"{layout.RUNS}{name}"

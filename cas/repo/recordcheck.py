@@ -4,7 +4,7 @@ Packs are read in large spans and on all cores. Records of one pack come in the 
 stand, so that large blobs can be put together of their pieces as these come by.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -23,13 +23,13 @@ from cas.repo.rebuild import Rebuilds
 from cas.store.pack import PackInfo
 from cas.store.pinned import PinnedStore
 from cas.store.pool import ordered
-from cas.store.record import DELTAS, KINDS
+from cas.store.record import KINDS
 from cas.store.rowarray import Numbers
-from cas.store.rowtable import NOWHERE, ids_of
+from cas.store.rowtable import IS_DELTA, NOWHERE, ids_of
 
 BATCH: Final = 4 * 1024 * 1024  # bytes that one job reads, where no record is larger
+TOGETHER: Final = 64 * 1024  # headers that are compared at once
 ROOM: Final = 96 * 1024 * 1024  # bytes that are being checked
-DELTA_TAGS: Final = np.array(sorted(DELTAS), np.uint8)
 
 
 class Records:
@@ -64,12 +64,10 @@ class Records:
         wanted[data] = True
         if rebuild:
             self._rebuilds.expect()
-        for pack in range(len(self.table.packs)):
+        yield from self._headers(~wanted, progress)
+        for pack in range(len(self.table.packs)) if len(data) else ():
             numbers = self.table.of_pack(pack)
-            is_wanted = wanted[numbers]
-            yield from self._headers(pack, numbers[~is_wanted])
-            progress.advance(int((~is_wanted).sum()))
-            for outcome in ordered(self._jobs(numbers[is_wanted]), ROOM):
+            for outcome in ordered(self._jobs(numbers[wanted[numbers]]), ROOM):
                 progress.advance(outcome.records)
                 yield from self._taken(outcome)
         # What others are read from comes first: what is wrong with it is told of itself.
@@ -79,21 +77,42 @@ class Records:
             yield self._bad(number, error)
         yield from self._gone()
 
-    def _headers(self, pack: int, numbers: Numbers) -> Iterator[Found]:
-        info = self.table.packs[pack]
-        try:
-            tops = headers.tops(self._backend, info, self.table, numbers)
-        except CasError:
-            # Some cannot be read: whose fault it is, each by itself tells.
-            for number in numbers.tolist() if len(numbers) > 1 else ():
-                yield from self._headers(pack, np.array([number]))
-            if len(numbers) == 1:
-                yield from self._one_by_one(numbers)
+    def _headers(self, asked: headers.Mask, progress: Progress) -> Iterator[Found]:
+        """Check the headers of these records: packs are read one by one, and judged together."""
+        read: list[tuple[Numbers, headers.Bytes]] = []
+        for pack, info in enumerate(self.table.packs if asked.any() else ()):
+            numbers = self.table.of_pack(pack)
+            numbers = numbers[asked[numbers]]
+            progress.advance(len(numbers))
+            try:
+                read.append((numbers, headers.tops(self._backend, info, self.table, numbers)))
+            except CasError:
+                yield from self._apart(info, numbers)
+            if sum(len(numbers) for numbers, _ in read) >= TOGETHER:
+                yield from self._judged(read)
+                read = []
+        yield from self._judged(read)
+
+    def _apart(self, pack: PackInfo, numbers: Numbers) -> Iterator[Found]:
+        """Check headers of which some cannot be read: whose fault it is, each by itself tells."""
+        for number in numbers.tolist():
+            one = np.array([number])
+            try:
+                tops = headers.tops(self._backend, pack, self.table, one)
+            except CasError:
+                yield from self._one_by_one(one)
+            else:
+                yield from self._judged([(one, tops)])
+
+    def _judged(self, read: Sequence[tuple[Numbers, headers.Bytes]]) -> Iterator[Found]:
+        if not read:
             return
+        numbers = np.concatenate([numbers for numbers, _ in read])
+        tops = np.concatenate([tops for _, tops in read])
         odd = headers.odd(self.table, numbers, tops)
         yield from self._one_by_one(numbers[odd])
         numbers, tops = numbers[~odd], tops[~odd]
-        deltas = np.isin(self.table.rows["codec"][numbers], DELTA_TAGS)
+        deltas = IS_DELTA[self.table.rows["codec"][numbers]]
         ids = headers.bases(tops[deltas]).tolist()
         self._bases |= dict(zip(numbers[deltas].tolist(), map(ObjectId, ids), strict=True))
 

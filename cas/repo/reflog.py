@@ -95,6 +95,4 @@ def shown(ref: str) -> str:
 
 def _below(repo: Repo, number: int) -> int:
     """Return the number of the next older root that is there, 0 when there is none."""
-    keys = (info.key.rpartition("/")[2] for info in repo.backend.scan(layout.ROOTS))
-    there = (int(text) for text in keys if text.isascii() and text.isdigit())
-    return max((seq for seq in there if seq < number), default=0)
+    return max((seq for seq in roots.numbers(repo.backend) if seq < number), default=0)

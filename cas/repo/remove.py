@@ -6,19 +6,23 @@ from, or that a name points into, is not removed: its record is part of that one
 payloads can go nevertheless when that is asked for, but for those that a fixed name points at.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cas.errors import NotFoundError, RefusedError
+from cas.errors import RefusedError
 from cas.ids import CommitId
-from cas.objects.commit import CHECKPOINT
-from cas.repo import gc, layout
-from cas.repo.choice import Read, segment
+from cas.objects.commit import CHECKPOINT, Commit
+from cas.plain import few
+from cas.repo import annotations, gc, layout
+from cas.repo.choice import Read, bare, runs_meant, segment
 from cas.repo.needed import NAMED, Use, Uses, after, called, reader
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 
 LISTED = 8
+MOVES = 10  # names that a run may have gone on under, as far as anybody looks
+NUMBERED = re.compile(r"-\d+$")
 ROOMS = (layout.RUNS, layout.REPRODUCTIONS)
 Refs = Mapping[str, CommitId]
 
@@ -33,6 +37,7 @@ class Removal:
     checkpoints: int
     held: tuple[CommitId, ...]
     given_bytes: int
+    annotation: str | None = None  # the ref of what is said of the run
 
     @property
     def run(self) -> str:
@@ -73,7 +78,7 @@ def plan(repo: Repo, words: Sequence[str], *, keep_record: bool = False) -> Remo
     root = repo.refresh()
     read = reader(repo)
     names = selected(root.refs, words)
-    runs = tuple(_removal(read, root.refs, name, keep_record=keep_record) for name in names)
+    runs = tuple(_removal(read, root.refs, name, names, keep_record=keep_record) for name in names)
     uses = _uses(read, Uses(read, _commits(read, runs)), root.refs, runs)
     changes = [(name, None) for name in _gone(runs, keep_record)]
     try:
@@ -109,38 +114,32 @@ def execute(repo: Repo, planned: RemovePlan) -> tuple[str, ...]:
             transaction.set_ref(name, None)
         return tuple(names)
 
-    told = ", ".join(run.run for run in planned.runs[:LISTED])
-    more = f" and {len(planned.runs) - LISTED} more" if len(planned.runs) > LISTED else ""
     what = "remove payloads of" if planned.keep_record else "remove"
-    return transact(repo, f"{what} {told}{more}", build)
+    return transact(repo, f"{what} {few([run.run for run in planned.runs], LISTED)}", build)
 
 
 def refusal(uses: Sequence[str]) -> RefusedError:
     """Return the error that names what else needs the runs."""
-    more = f", and {len(uses) - LISTED:,} more" if len(uses) > LISTED else ""
     return RefusedError(
-        f"still needed: {', '.join(uses[:LISTED])}{more}: remove those too, or say --keep-record "
+        f"still needed: {few(uses, LISTED)}: remove those too, or say --keep-record "
         "to let go of the payloads alone"
     )
 
 
 def selected(refs: Refs, words: Sequence[str]) -> list[str]:
     """Return the refs of the runs that words name; raise NotFoundError and RefusedError."""
-    found: dict[str, None] = {}
     for word in words:
-        bare = word.removeprefix("refs/").removeprefix(layout.RUNS).rstrip("/")
-        tops = [bare] if bare.startswith(layout.REPRODUCTIONS) else [layout.RUNS + bare]
-        meant = [ref for ref in sorted(refs) if ref.startswith(ROOMS) and _is_in(ref, tops)]
-        for ref in (*tops, *meant):
-            _check_ended(refs, ref)
-        if not meant:
-            raise NotFoundError("run or experiment", word, "`cas log` lists runs")
-        found |= dict.fromkeys(meant)
-    return list(found)
+        _check_ended(refs, _top(word))
+    there = sorted(ref for ref in refs if ref.startswith(ROOMS))
+    found = runs_meant(there, words, lambda word: (_top(word),))
+    for ref in found:
+        _check_ended(refs, ref)
+    return found
 
 
-def _is_in(ref: str, tops: Sequence[str]) -> bool:
-    return any(ref == top or ref.startswith(f"{top}/") for top in tops)
+def _top(word: str) -> str:
+    name = bare(word)
+    return name if name.startswith(layout.REPRODUCTIONS) else layout.RUNS + name
 
 
 def _check_ended(refs: Refs, ref: str) -> None:
@@ -149,12 +148,15 @@ def _check_ended(refs: Refs, ref: str) -> None:
         raise RefusedError(f"run {name} has not ended: end it first, `cas log` says where it is")
 
 
-def _removal(read: Read, refs: Refs, name: str, *, keep_record: bool) -> Removal:
+def _removal(
+    read: Read, refs: Refs, name: str, names: Collection[str], *, keep_record: bool
+) -> Removal:
     commits = list(segment(read, refs[name]))
     named = _named(refs) if keep_record else {}
     held = [
         (id, commit) for id, commit in commits if f"{layout.HOLDS}{id}" in refs and id not in named
     ]
+    others = [refs[other] for other in _family(name) if other in refs and other not in names]
     return Removal(
         ref=name,
         tip=refs[name],
@@ -162,7 +164,24 @@ def _removal(read: Read, refs: Refs, name: str, *, keep_record: bool) -> Removal
         checkpoints=sum(commit.kind == CHECKPOINT for _, commit in commits),
         held=tuple(id for id, _ in held),
         given_bytes=sum(commit.volume.given_bytes for _, commit in held if commit.volume),
+        annotation=_annotation(read, others, commits[0][1]),
     )
+
+
+def _annotation(read: Read, others: Iterable[CommitId], commit: Commit) -> str | None:
+    """Return the ref of what is said of a run, unless one of the others is of the same run."""
+    if commit.journal is None:
+        return None
+    uid = commit.journal.run
+    if any(at is not None and at.run == uid for at in (read(id).journal for id in others)):
+        return None
+    return annotations.ref_of(uid)
+
+
+def _family(name: str) -> list[str]:
+    """Return what a run that was taken for dead, and went on, may be called as well."""
+    stem = NUMBERED.sub("", name)
+    return [stem, *(f"{stem}-{number}" for number in range(2, MOVES))]
 
 
 def _commits(read: Read, runs: Sequence[Removal]) -> frozenset[CommitId]:
@@ -191,4 +210,5 @@ def _gone(runs: Sequence[Removal], keep_record: bool) -> Iterator[str]:
         if not keep_record:
             yield run.ref
             yield layout.ARCHIVED + run.run
+            yield from [run.annotation] if run.annotation is not None else []
         yield from (f"{layout.HOLDS}{id}" for id in run.held)

@@ -9,7 +9,7 @@ Format: docs/format/ordering.md.
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,16 +19,17 @@ from cas.errors import CasError, ConflictError
 from cas.ids import ObjectId
 from cas.progress import SILENT, Progress
 from cas.repo.fsck import Damage
-from cas.repo.gctidy import SUFFIX, UNREAD
-from cas.repo.layout import INDEX, LOST, PACKS, SESSIONS
+from cas.repo.layout import INDEX, LOST, SESSIONS
+from cas.repo.packfiles import pack_files
 from cas.repo.replace import published, swap
 from cas.repo.repo import Repo
 from cas.repo.root import Operation
 from cas.repo.salvage import Ruined, Saved, salvaged
 from cas.repo.session import Session
 from cas.repo.transaction import ATTEMPTS, begun, lost
+from cas.repo.vanished import accounted
 from cas.store.index import consolidate
-from cas.store.pack import PackClass, PackInfo
+from cas.store.pack import PackInfo
 from cas.store.record import DELTAS
 from cas.store.writer import PACK_LIMIT, ObjectWriter
 
@@ -152,7 +153,7 @@ class _Repair:
         self, backend: LocalBackend, known: Collection[bytes], missing: frozenset[ObjectId]
     ) -> None:
         """Copy what is missing from pack files that are not `known`."""
-        for pack in files(backend):
+        for pack in (file.info for file in pack_files(backend)):
             if missing.issubset(self._writer.own):
                 return
             if pack.name in known:
@@ -173,16 +174,6 @@ class _Repair:
         self._done.ruined_bytes += len(part.data)
 
 
-def files(backend: LocalBackend) -> Iterator[PackInfo]:
-    """Yield the pack files of a folder, by name and size; nothing is known of their footers."""
-    for info in backend.scan(PACKS):
-        stem = info.key.removeprefix(PACKS).removesuffix(SUFFIX)
-        with suppress(ValueError):
-            name = bytes.fromhex(stem)
-            if len(name) == PackInfo.NAME_SIZE:
-                yield PackInfo(name, info.size_bytes, UNREAD, PackClass.DATA)
-
-
 def _publish(repo: Repo, operation: Operation, planned: RepairPlan, writer: ObjectWriter) -> None:
     """List the new packs in place of the damaged ones, which are condemned."""
     wanted = {info.name for info in planned.packs}
@@ -201,7 +192,8 @@ def _publish(repo: Repo, operation: Operation, planned: RepairPlan, writer: Obje
 def accept(repo: Repo, damage: Damage, why: str) -> int:
     """Write tombstones for what is missing, and take packs that are gone off the list.
 
-    Returns how many objects are given up. What is stored again later is there again.
+    Refs that are gone without an operation that says so are gone by this one. Returns how many
+    objects and refs are given up. What is stored again later is there again.
     """
     ids = damage.missing | damage.absent
     operation = begun(repo, ACCEPT)
@@ -210,11 +202,12 @@ def accept(repo: Repo, damage: Damage, why: str) -> int:
         base = repo.refresh()
         fresh = {id: why for id in ids if id not in base.tombstones}
         packs = tuple(info for info in base.packs if info.name not in gone)
-        if not fresh and packs == base.packs:
+        changes = accounted(damage.vanished, base)
+        if not fresh and not changes and packs == base.packs:
             return 0
         after = replace(
-            base.follow(operation, packs=packs), tombstones={**base.tombstones, **fresh}
+            base.follow(operation, changes, packs=packs), tombstones={**base.tombstones, **fresh}
         )
         if published(repo, after) is not None:
-            return len(fresh)
+            return len(fresh) + len(changes)
     raise ConflictError("the repository")

@@ -26,6 +26,7 @@ from cas.errors import (
 from cas.ids import CommitId, ManifestId, ObjectId, TreeId, digest
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
+from cas.plain import few
 from cas.repo import copied
 from cas.repo import root as roots
 from cas.repo.copied import Skipped
@@ -136,8 +137,7 @@ class Repo:
                 self.skipped = tuple(skipped)
                 self.tell(
                     f"this copy was taken while others wrote: it opens at root {found.seq}; "
-                    f"not whole: {', '.join(map(str, skipped[:SHOWN]))}"
-                    f"{f' and {len(skipped) - SHOWN} more' if len(skipped) > SHOWN else ''}"
+                    f"not whole: {few([str(one) for one in skipped], SHOWN)}"
                 )
                 return found
         return roots.newest(self.backend, self.hinted())

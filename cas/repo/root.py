@@ -6,7 +6,7 @@ overwritten: whoever creates a number first has published, everyone else reads a
 Format: docs/format/root.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import isqrt
@@ -17,7 +17,7 @@ from cas.backend.base import Backend, Span
 from cas.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from cas.ids import Buffer, CommitId, ObjectId, digest
 from cas.objects import canonical
-from cas.repo.layout import root_key, snapshot_key
+from cas.repo.layout import ROOTS, root_key, root_number, snapshot_key
 from cas.repo.refs import NOTHING, Refs, RefTable
 from cas.store.pack import PackClass, PackInfo
 from cas.store.record import check_version
@@ -29,6 +29,7 @@ ENVELOPE = Struct("<4s B 3x I 32s")
 CHANGES_LIMIT = 1000
 FEW_CHANGES = 64
 FIRST_PREVIOUS = b"\0" * 32
+CLASSES = {int(kind): kind for kind in PackClass}
 T = TypeVar("T")
 
 
@@ -225,14 +226,22 @@ def exists(backend: Backend, seq: int) -> bool:
     return True
 
 
+def numbers(backend: Backend) -> Iterator[int]:
+    """Yield the numbers of the roots that there are, in order."""
+    for info in backend.scan(ROOTS):
+        seq = root_number(info.key)
+        if seq is not None:
+            yield seq
+
+
 def _start(backend: Backend, hint: int) -> Root:
     if hint > 0:
         with suppress(NotFoundError):
             return read(backend, hint)
-    numbers = [int(info.key.rpartition("/")[2]) for info in backend.scan("roots/")]
-    if not numbers:
+    seq = max(numbers(backend), default=None)
+    if seq is None:
         raise CorruptionError("the repository has no root: restore it, or look with fsck")
-    return read(backend, max(numbers))
+    return read(backend, seq)
 
 
 def _with_snapshots(backend: Backend, root: Root, new_name: bytes) -> Root:
@@ -360,9 +369,7 @@ def _packs(raw: Mapping[str, Any]) -> tuple[PackInfo, ...]:
     if not set(map(type, raw["lengths"])) <= {int}:
         raise ValueError("lengths that are no numbers")
     return tuple(
-        PackInfo(
-            names[16 * n : 16 * n + 16], length, footers[32 * n : 32 * n + 32], PackClass(kind)
-        )
+        PackInfo(names[16 * n : 16 * n + 16], length, footers[32 * n : 32 * n + 32], CLASSES[kind])
         for n, (length, kind) in enumerate(zip(raw["lengths"], kinds, strict=True))
     )
 

@@ -5,7 +5,6 @@ root alone. A session whose lock is free belonged to a process that is gone. Whe
 has no locks, every session counts as a live one.
 """
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -13,15 +12,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from cas.backend.files import ABSENT, OPS, FileOps, while_writing, write_fully
+from cas.backend.files import (
+    ABSENT,
+    OPS,
+    FileOps,
+    is_locked,
+    lock_if_possible,
+    while_writing,
+    write_fully,
+)
 from cas.backend.folders import Folders
 from cas.errors import ReadOnlyError
 
 MAX_TOLD: Final = 200
-# What a file system without locks says.
-LOCKLESS: Final = frozenset(
-    {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-)
 
 
 class Session:
@@ -89,17 +92,13 @@ def _told(ops: FileOps, path: str) -> str | None:
     except OSError:
         return None  # it has just ended
     try:
-        # Shared, which needs no right to write; two that look at once do not see each other.
-        ops.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if is_locked(ops, fd) is False:
+            with suppress(OSError):  # a reading command may look, where nothing can be written
+                ops.unlink(path)
+            return None
+        return ops.pread(fd, MAX_TOLD, 0).decode("utf-8", "replace").strip()
     except OSError:
-        try:
-            return ops.pread(fd, MAX_TOLD, 0).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
-    else:
-        with suppress(OSError):  # a reading command may look, where nothing can be written
-            ops.unlink(path)
-        return None
+        return ""
     finally:
         with suppress(OSError):
             ops.close(fd)
@@ -116,7 +115,7 @@ def _locked(folders: Folders, ops: FileOps, path: str) -> int:
             fd = ops.open_shared(path, mode)
         try:
             folders.adopt(fd, mode)
-            _lock(ops, fd)
+            lock_if_possible(ops, fd, fcntl.LOCK_EX)
             if ops.fstat(fd).st_nlink:
                 return fd
         except BaseException:
@@ -124,11 +123,3 @@ def _locked(folders: Folders, ops: FileOps, path: str) -> int:
                 ops.close(fd)
             raise
         ops.close(fd)
-
-
-def _lock(ops: FileOps, fd: int) -> None:
-    try:
-        ops.lock(fd, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise

@@ -4,15 +4,16 @@ A name is one that somebody chose: a tag, a head, a model, a dataset. A commit n
 made from, whichever word it has for that.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from cas.errors import NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, PREVIOUS, REPRODUCES, RUN, VARIANT_OF, Commit
 from cas.repo import layout
-from cas.repo.choice import same_run, segment
+from cas.repo.choice import reached, same_run, segment
 from cas.repo.needed import NAMED
 from cas.repo.repo import Repo
 from cas.repo.retention import Checkpoint, Keep, Reasons
@@ -36,7 +37,9 @@ class Survey:
 
 def survey(repo: Repo, refs: Mapping[str, CommitId]) -> Survey:
     """Read all commits that these refs lead to; what is known to be lost is passed over."""
-    commits = _reached(repo, (id for ref, id in refs.items() if not ref.startswith(layout.HOLDS)))
+    tips = (id for ref, id in refs.items() if not ref.startswith(layout.HOLDS))
+    found = reached(tips, partial(_known, repo))
+    commits = {id: commit for id, commit in found if commit is not None}
     runs = {
         ref: list(segment(commits.__getitem__, tip))
         for ref, tip in sorted(refs.items())
@@ -136,19 +139,10 @@ def join(found: Spared, more: Mapping[CommitId, Reasons]) -> None:
         found[id] = tuple(dict.fromkeys((*found.get(id, ()), *reasons)))
 
 
-def _reached(repo: Repo, tips: Iterable[CommitId]) -> dict[CommitId, Commit]:
-    found: dict[CommitId, Commit] = {}
-    pending = list(dict.fromkeys(tips))
-    seen = set(pending)
-    while pending:
-        id = pending.pop()
-        try:
-            found[id] = commit = repo.commit(id)
-        except NotFoundError:
-            if id not in repo.root.tombstones:
-                raise
-            continue
-        above = {parent.commit for parent in commit.parents} - seen
-        seen |= above
-        pending += above
-    return found
+def _known(repo: Repo, id: CommitId) -> Commit | None:
+    try:
+        return repo.commit(id)
+    except NotFoundError:
+        if id not in repo.root.tombstones:
+            raise
+        return None

@@ -18,7 +18,7 @@ from cas.errors import CasError, ConflictError, NotFoundError, OutcomeUnknownErr
 from cas.ids import CommitId, TreeId
 from cas.objects.commit import Commit
 from cas.repo import root as roots
-from cas.repo.gate import pass_gate
+from cas.repo.gate import Gate, pass_gate
 from cas.repo.layout import HOLDS, SESSIONS
 from cas.repo.repo import Repo, check_ref
 from cas.repo.root import Operation, RefChange, Root
@@ -28,6 +28,7 @@ from cas.store.writer import ObjectWriter
 
 T = TypeVar("T")
 ATTEMPTS = 100
+OUTRUN = 3  # lost races after which a writer closes the gate for a moment
 PATIENT = 8  # attempts after which one that always loses waits a moment
 MOMENT = 0.002  # seconds, on average, for each attempt so far
 
@@ -105,15 +106,18 @@ def transact(repo: Repo, what: str, build: Callable[[Transaction], T], *, run: s
 def _attempt(
     repo: Repo, operation: Operation, writer: ObjectWriter, build: Callable[[Transaction], T]
 ) -> T:
-    for attempt in range(ATTEMPTS):
-        if attempt >= PATIENT:
-            _step_aside(attempt)
-        repo.refresh()
-        repo.store.refresh()
-        transaction = Transaction(repo, repo.root, writer)
-        result = build(transaction)
-        if _uninterrupted(partial(_publish, transaction, operation)):
-            return result
+    with Gate(repo) as gate:
+        for attempt in range(ATTEMPTS):
+            if attempt >= OUTRUN:
+                gate.take_turn()
+            if attempt >= PATIENT and not gate.closed:
+                _step_aside(attempt)
+            repo.refresh()
+            repo.store.refresh()
+            transaction = Transaction(repo, repo.root, writer)
+            result = build(transaction)
+            if _uninterrupted(partial(_publish, transaction, operation, gate)):
+                return result
     raise ConflictError("the repository")
 
 
@@ -141,12 +145,13 @@ def lost(repo: Repo, base: Root, writer: ObjectWriter) -> list[bytes]:
     ]
 
 
-def _publish(transaction: Transaction, operation: Operation) -> bool:
+def _publish(transaction: Transaction, operation: Operation, gate: Gate) -> bool:
     """Publish, or say that `build` must run again."""
     repo, writer = transaction.repo, transaction.writer
     writer.seal()
-    pass_gate(repo)
-    base = transaction.root
+    if not gate.closed:
+        pass_gate(repo)
+    base, lost_races = transaction.root, 0
     while transaction.changes or writer.packs:
         if not _stands(repo, base, writer):
             writer.restart()
@@ -157,12 +162,17 @@ def _publish(transaction: Transaction, operation: Operation) -> bool:
         fresh = tuple(info for info in writer.packs.values() if info.name not in listed)
         after = base.follow(operation, transaction.changes.values(), packs=base.packs + fresh)
         try:
-            repo.adopt(roots.publish(repo.backend, after, os.urandom(16)))
+            root = roots.publish(repo.backend, after, os.urandom(16))
         except ConflictError:
+            lost_races += 1
+            if lost_races >= OUTRUN:
+                gate.take_turn()
             base = repo.refresh()
             continue
         except OutcomeUnknownError as error:
             raise OutcomeUnknownError(operation.id.hex(), str(error)) from error
+        gate.open()
+        repo.adopt(root)
         with suppress(CasError):  # what follows only spares later readers time
             repo.store.refresh()
             consolidate(repo.backend, repo.store.index, os.urandom(16))

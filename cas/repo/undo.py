@@ -11,6 +11,7 @@ from typing import Final
 
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId, ObjectId
+from cas.plain import few
 from cas.repo.layout import HOLDS, OPEN, RUNS
 from cas.repo.needed import INPUTS, NAMED, Uses, after, reader
 from cas.repo.reflog import Past, find, history, shown
@@ -101,11 +102,10 @@ def execute(repo: Repo, planned: UndoPlan, *, partly: bool = False) -> UndoPlan:
 def refusal(planned: UndoPlan) -> RefusedError:
     """Return the error that names what keeps an operation from being taken back as a whole."""
     told = [f"{shown(step.change.name)} {step.problem}" for step in planned.problems]
-    more = f", and {len(told) - LISTED:,} more" if len(told) > LISTED else ""
     rest = "; --partly takes back the rest" if planned.moved else ""
     return RefusedError(
         f"operation {planned.past.number} ({planned.past.operation.what}) cannot be taken back: "
-        f"{', '.join(told[:LISTED])}{more}{rest}"
+        f"{few(told, LISTED)}{rest}"
     )
 
 

@@ -7,7 +7,7 @@ where the run lives. Its writer is in `journalwriter`, and whether that one live
 Format: docs/format/journal.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from struct import Struct
@@ -24,6 +24,8 @@ CHECK_SIZE: Final = 8
 LENGTH: Final = Struct("<I")
 PREFIX: Final = LENGTH.size + CHECK_SIZE
 ALIVE: Final = "alive"  # the type of a frame that only says that the run lives
+AT: Final = "at"  # where a frame begins, as it says itself
+ROOMY: Final = MAX_FRAME - 64  # up to here there is room for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read a journal up to its end or its first torn frame."""
+    """Read a journal up to its end, or to the first frame that is torn or not where it belongs."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
@@ -90,9 +92,8 @@ def read_journal(path: Path) -> Journal:
         raise while_reading(error, str(path), f"the journal {path}") from error
     frames: list[Any] = []
     positions: list[int] = []
-    for payload, end in scan_frames(raw):
-        # The header is read before anything else is decoded: a newer version may differ there.
-        frames.append(Header.from_value(_decoded(payload)) if not frames else _decoded(payload))
+    for value, end in scan_values(raw):
+        frames.append(value)
         positions.append(end)
     if not frames:
         raise CorruptionError(f"{path} is no journal: its header cannot be read")
@@ -106,6 +107,35 @@ def to_frame(payload: object) -> bytes:
     if len(body) > MAX_FRAME:
         raise InvalidInputError(f"a journal frame is at most {MAX_FRAME} bytes, not {len(body)}")
     return LENGTH.pack(len(body)) + digest(body, size=CHECK_SIZE) + body
+
+
+def placed(payloads: Iterable[object], position: int) -> bytes:
+    """Return frames as they stand in the file from a position on; each says where it begins."""
+    raw = bytearray()
+    for payload in payloads:
+        frame = to_frame(payload)
+        if isinstance(payload, dict) and len(frame) <= ROOMY:
+            frame = to_frame({**payload, AT: position + len(raw)})
+        raw += frame
+    return bytes(raw)
+
+
+def scan_values(raw: bytes) -> Iterator[tuple[Any, int]]:
+    """Yield what each frame says and where it ends, the header as a `Header`.
+
+    Stops at the first frame that is not whole, or says that it begins elsewhere: one before it is
+    gone, or it stands there twice. Raises the errors of `Header.from_value`, and CorruptionError.
+    """
+    start = 0
+    for payload, end in scan_frames(raw):
+        value: Any = canonical.decode(payload)
+        if not start:
+            # Before anything else is decoded: a newer version may differ there.
+            value = Header.from_value(value)
+        elif isinstance(value, dict) and value.pop(AT, start) != start:
+            return
+        yield value, end
+        start = end
 
 
 def scan_frames(raw: bytes) -> Iterator[tuple[memoryview, int]]:
@@ -122,7 +152,3 @@ def scan_frames(raw: bytes) -> Iterator[tuple[memoryview, int]]:
             return
         yield payload, end
         start = end
-
-
-def _decoded(payload: memoryview) -> Any:
-    return canonical.decode(payload)

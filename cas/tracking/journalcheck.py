@@ -22,7 +22,7 @@ from cas.tracking.journal import (
     MAX_FRAME,
     PREFIX,
     read_journal,
-    scan_frames,
+    scan_values,
 )
 from cas.tracking.state import RunState
 
@@ -58,7 +58,7 @@ def _checked(path: Path, key: str, raw: bytes) -> Iterator[Finding]:
     end = _end(raw)
     if not journal.torn or _grows(path, raw):
         return
-    behind = _whole_frame(raw, end + 1)
+    behind = _whole_frame(raw, end)
     if behind is not None:
         detail = f"it is damaged at byte {end}, and what stands from byte {behind} on is not read"
         yield Finding(ERROR, WHAT, key, f"{detail}: restore it from a copy")
@@ -104,7 +104,7 @@ def _name(position: JournalPosition) -> str:
 
 def _end(raw: bytes) -> int:
     """Return where the last frame ends that a reader reads."""
-    return max((end for _, end in scan_frames(raw)), default=0)
+    return max((end for _, end in scan_values(raw)), default=0)
 
 
 def _whole_frame(raw: bytes, start: int) -> int | None:

@@ -18,11 +18,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from cas.backend.files import ABSENT, OPS, FileOps, while_writing, write_fully
+from cas.backend.files import (
+    ABSENT,
+    OPS,
+    FileOps,
+    lock_if_possible,
+    while_writing,
+    write_fully,
+)
 from cas.backend.folders import Folders
-from cas.backend.wholefile import open_adopted
 from cas.errors import ConflictError, NotFoundError, TrackingError
-from cas.tracking.journal import ALIVE, Header, to_frame
+from cas.tracking.journal import ALIVE, Header, placed, to_frame
 
 # A journal gets its name when it is locked and has a header: nobody ever sees one without.
 UNBORN: Final = ".new"
@@ -31,10 +37,6 @@ SYNC_SECONDS: Final = 1.0  # at most so often, and
 SYNC_SHARE: Final = 0.05  # at most so much of the time is spent on syncs
 FILL: Final = 1 << 20
 
-# File systems that have no locks answer with one of these.
-LOCKLESS: Final = frozenset(
-    {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-)
 GONE: Final = ABSENT | {errno.ESTALE}
 
 
@@ -63,10 +65,10 @@ class JournalWriter:
 
     def append(self, payloads: Sequence[object]) -> int:
         """Append one frame for each payload, in one write; return the position after them."""
-        raw = b"".join(map(to_frame, payloads))
         with self._lock:
             if self._fd < 0 or self._broken:
                 raise TrackingError(self._broken or f"the journal {self.path} is closed")
+            raw = placed(payloads, self.position)
             try:
                 with _translated(self.path):
                     write_fully(self._ops, self._fd, [raw])
@@ -118,9 +120,12 @@ class JournalWriter:
 
     def begin_anew(self, header: Header, payloads: Sequence[object]) -> int:
         """Take a new file, with all that is known of the run, for the one that is lost."""
-        raw = b"".join(map(to_frame, [header.to_value(), *payloads]))
+        raw = to_frame(header.to_value())
+        raw += placed(payloads, len(raw))
         # Positions never go back: commits name them.
-        raw += b"".join(_filler(self.position - len(raw)))
+        while len(raw) < self.position:
+            fill = {"t": ALIVE, "fill": bytes(min(self.position - len(raw), FILL))}
+            raw += placed([fill], len(raw))
         with self._lock:
             if self._fd < 0:
                 raise TrackingError(self._broken or f"the journal {self.path} is closed")
@@ -172,9 +177,10 @@ def _new_file(ops: FileOps, path: Path, raw: bytes, give: Callable[[str, str], N
     folders = Folders(os.fspath(path.parent.parent.absolute()), ops)
     named = os.fspath(path.absolute())
     unborn = named + UNBORN
-    fd = open_adopted(folders, ops, unborn)
+    fd = folders.open_new(unborn)
     try:
-        _take(ops, fd)
+        # Where there are no locks nobody can tell, and it counts as locked.
+        lock_if_possible(ops, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         write_fully(ops, fd, [raw])
         ops.fsync(fd)
         give(unborn, named)
@@ -187,23 +193,6 @@ def _new_file(ops: FileOps, path: Path, raw: bytes, give: Callable[[str, str], N
         with suppress(OSError):  # a file that stays is no journal
             ops.unlink(unborn)
     return fd
-
-
-def _filler(missing: int) -> Iterator[bytes]:
-    """Yield frames that say nothing, with at least so many bytes in all."""
-    while missing > 0:
-        frame = to_frame({"t": ALIVE, "fill": bytes(min(missing, FILL))})
-        missing -= len(frame)
-        yield frame
-
-
-def _take(ops: FileOps, fd: int) -> None:
-    """Lock the file where locks exist; elsewhere nobody can tell, and it counts as locked."""
-    try:
-        ops.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from cas.backend import files
+from cas.backend.files import OPS
 from cas.ids import digest
 from cas.repo.repo import Repo
 from cas.tracking.environment import HostInfo
@@ -32,13 +34,9 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return path.exists()
     try:
-        # Shared: two that only look do not see each other.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return files.is_locked(OPS, fd) is not False
     finally:
         os.close(fd)
-    return False
 
 
 @contextmanager

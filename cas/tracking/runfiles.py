@@ -4,13 +4,12 @@ Format: docs/format/journal.md.
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from cas.backend.folders import Folders
-from cas.backend.wholefile import open_adopted
 from cas.errors import CasError, CorruptionError
 from cas.objects import canonical
 from cas.repo.layout import JOURNALS
@@ -22,6 +21,7 @@ from cas.tracking.state import open_ref
 if TYPE_CHECKING:
     from cas.repo.transaction import Transaction
     from cas.tracking.record import Items
+    from cas.tracking.secrets import Taken
 
 HEAD: Final = 64 * 1024  # of a journal holds its header
 PART: Final = 4 * 1024 * 1024  # of a log is looked through at a time
@@ -91,7 +91,7 @@ def create_log(repo: Repo, uid: bytes) -> BinaryIO:
     """Begin that file, with the group and mode of the repository."""
     path = os.fspath(log_file(repo, uid).absolute())
     folders = Folders(os.fspath(repo.path.absolute()), repo.ops)
-    return cast("BinaryIO", os.fdopen(open_adopted(folders, repo.ops, path), "wb", buffering=0))
+    return cast("BinaryIO", os.fdopen(folders.open_new(path), "wb", buffering=0))
 
 
 def remove_files(repo: Repo, paths: Iterable[Path]) -> None:
@@ -101,17 +101,17 @@ def remove_files(repo: Repo, paths: Iterable[Path]) -> None:
             repo.ops.unlink(os.fspath(path))
 
 
-def log_entry(tx: "Transaction", log: Path) -> "Items":
-    """Store what a program printed, without secrets, in bounded memory."""
+def log_entry(
+    tx: "Transaction", log: Path, note: "Callable[[Taken], None]" = lambda _: None
+) -> "Items":
+    """Store what a program printed, without secrets, in bounded memory; `note` those that go."""
     from cas.objects.tree import Entry, EntryKind
     from cas.repo.ingest import FILE_MODE
-    from cas.tracking.secrets import scrub_bytes
+    from cas.tracking.secrets import scrub_pieces
 
     def clean() -> Iterator[bytes]:
         with open(log, "rb") as lines:
-            # Up to a line's end, so that no secret is cut in two.
-            while part := lines.read(PART) + lines.readline(PART):
-                yield scrub_bytes(part)[0]
+            yield from scrub_pieces(lines.read, lines.readline, PART, note)
 
     id, size = tx.writer.stream(clean(), log.stat().st_size)
     return {"log.txt": Entry(b"log.txt", EntryKind.FILE, id, size, FILE_MODE)}

@@ -9,7 +9,7 @@ from cas.cli.session import Session
 from cas.ids import blob_id
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
-from tests.support.builders import RunBuilder, commit_files, noise
+from tests.support.builders import RunBuilder, commit_files, lose_ref, noise
 
 
 def run_of(repo: Repo) -> None:
@@ -126,6 +126,22 @@ def test_a_repair_ends_with_7_while_something_is_lost(cas: Cas, repo: Repo) -> N
     assert (result.code, result.json["ok"]) == (0, True)
     assert result.json["repaired"]["given_up"] == 1
     assert cas("fsck", "--full").code == 0
+
+
+def test_a_ref_that_no_operation_dropped(cas: Cas, repo: Repo) -> None:
+    run_of(repo)
+    commit_files(repo, {"a": b"1"}, ref="tags/a")
+    lose_ref(repo, "tags/a")
+    result = cas("fsck")
+    assert result.code == 7
+    assert "vanished-ref: tags/a: root " in result.out
+    result = cas("gc")
+    assert result.code == 6
+    assert "no operation on record says why tags/a" in result.err
+    result = cas("fsck", "--accept-loss", "--yes", "--json")
+    assert (result.code, result.json["repaired"]["given_up"]) == (0, 1)
+    assert cas("gc").code == 0
+    assert "tags/a" in cas("reflog", "tags/a").out
 
 
 def test_a_repair_from_a_copy_ends_with_0(cas: Cas, repo: Repo, place: Path) -> None:

@@ -203,3 +203,37 @@ def test_a_budget_that_cannot_be_kept_lets_nothing_go(
     assert result.code == 6
     assert "over the budget of 500kB" in result.err
     assert holds(repo) == 8
+
+
+def test_drop_lets_go_of_exactly_what_is_named(
+    cas: Cas, repo: Repo, runs: list[RunBuilder]
+) -> None:
+    ids = runs[0].ids
+    result = cas("prune", "--drop", ids[1].short, str(ids[3]), "--dry-run")
+    assert result.code == 0
+    assert result.lines[0].endswith("dropped")
+    assert result.lines[1].endswith("dropped: newest of the run")
+    assert "2 checkpoints to let go, 0 kept" in result.lines[-1]
+    assert holds(repo) == 8
+    told = cas("prune", "--drop", ids[1].short, "--yes", "--gc", "--json").json
+    assert [row["commit"] for row in told["decisions"]] == [str(ids[1])]
+    assert told["gc"]["freed_bytes"] > 300_000
+    assert (told["dropped_checkpoints"], holds(repo)) == (1, 7)
+
+
+def test_drop_names_the_tag_that_has_to_go_first(
+    cas: Cas, repo: Repo, runs: list[RunBuilder]
+) -> None:
+    set_ref(repo, "tags/v1", runs[0].ids[0])
+    result = cas("prune", "--drop", "v1", "--yes")
+    assert result.code == 6
+    assert "tag v1 is at it" in result.err
+    assert cas("tag", "-d", "v1").code == 0
+    assert cas("prune", "--drop", str(runs[0].ids[0]), "--yes").code == 0
+    assert holds(repo) == 7
+
+
+def test_drop_takes_no_rule_and_needs_a_name(cas: Cas, runs: list[RunBuilder]) -> None:
+    assert cas("prune", "--drop", str(runs[0].ids[0]), "--keep-last", "1").code == 2
+    assert cas("prune", "--drop").code == 2
+    assert cas("prune", "--drop", "exp/one@nothing").code == 2

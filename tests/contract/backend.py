@@ -1,4 +1,4 @@
-"""The promises that every Backend keeps, with those of Exists, Hints and Sweeps."""
+"""The promises that every Backend keeps, with those of Exists and Hints."""
 
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
@@ -6,7 +6,7 @@ from typing import Protocol
 
 import pytest
 
-from cas.backend.base import WHOLE, Backend, Exists, Hints, Span, Sweeps
+from cas.backend.base import WHOLE, Backend, Exists, Hints, Span
 from cas.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 
 NOT_KEYS = [
@@ -15,7 +15,7 @@ NOT_KEYS = [
 ]  # fmt: skip
 
 
-class WholeBackend(Backend, Exists, Hints, Sweeps, Protocol):
+class WholeBackend(Backend, Exists, Hints, Protocol):
     """A backend with every extra ability."""
 
 
@@ -192,9 +192,3 @@ class BackendContract:
         assert list(backend.scan("")) == []
         with pytest.raises(InvalidInputError):
             backend.write_hint("a/b", "")
-
-    def test_a_sweep_spares_what_is_young(self, backend: WholeBackend) -> None:
-        backend.put_new("a", b"1")
-        assert backend.sweep(timedelta(days=1)) == 0
-        assert backend.sweep(timedelta(0)) == 0
-        assert backend.read("a", [WHOLE]) == [b"1"]

@@ -8,15 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cas.errors import CasError, CorruptionError, NoRepositoryError
-from cas.ids import CommitId, blob_id
+import cas
+from cas.errors import (
+    CasError,
+    CorruptionError,
+    NoRepositoryError,
+    StorageFullError,
+    UnsupportedError,
+)
+from cas.ids import BlobId, CommitId, ObjectId, TreeId, blob_id, digest
 from cas.objects import canonical
 from cas.objects.commit import Commit
+from cas.objects.kind import Kind
 from cas.objects.manifest import State, TensorRow
 from cas.objects.pystate import flatten
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import ingest, place
+from cas.repo import checkout, ingest, place
 from cas.repo.transaction import Transaction, transact
+from cas.store.recipe import Recipe
+from cas.store.record import RECIPE, RecordHeader
 from cas.tracking.checkpoint import read_state
 from tests.support.bombs import BOMBS, MIB
 from tests.support.builders import repository
@@ -77,6 +87,82 @@ def test_a_tensor_that_says_more_than_its_blob_has_takes_no_memory(tmp_path: Pat
     id = transact(repo, "test", make)
     with memory(MEMORY), pytest.raises(CorruptionError, match="w has 100 bytes"):
         read_state(repo, id)  # type: ignore[arg-type]  # it is a manifest's
+
+
+def bomb(tx: Transaction, levels: int) -> tuple[BlobId, int]:
+    """Store a blob whose recipe names the same few bytes over and over."""
+    data = bytes(4 * MIB)
+    id, size = ObjectId(tx.writer.blob(data)), len(data)
+    for level in range(levels):
+        recipe = Recipe((size,) * 1024, id * 1024)
+        id, size = ObjectId(digest(b"bomb %d" % level)), recipe.size
+        body = recipe.to_bytes()
+        tx.writer.copy(RecordHeader.of(Kind.BLOB, RECIPE, id, size, body), body)
+    return BlobId(id), size
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_a_tensor_of_endless_pieces_takes_no_memory(tmp_path: Path, levels: int) -> None:
+    repo = repository(tmp_path)
+
+    def make(tx: Transaction) -> CommitId:
+        id, size = bomb(tx, levels)
+        row = TensorRow(("w",), "uint8", (size,), id, None)
+        state = tx.writer.manifest(State(["ndarray", 0], (row,)).to_bytes())
+        return commit_of(tx, Entry(b"s", EntryKind.STATE, state, size))
+
+    id = transact(repo, "test", make)
+    with memory(MEMORY), pytest.raises(UnsupportedError, match="do not fit into memory"):
+        cas.read_tensor(f"{id}:s", repo=repo.path)
+    with memory(MEMORY), pytest.raises(UnsupportedError, match="do not fit into memory"):
+        cas.load(f"{id}:s", repo=repo.path)
+
+
+def test_a_tensor_that_is_read_alone_has_to_be_as_large_as_its_blob(tmp_path: Path) -> None:
+    repo = repository(tmp_path)
+
+    def make(tx: Transaction) -> CommitId:
+        row = TensorRow(("w",), "uint8", (2**40,), tx.writer.blob(bytes(100)), None)
+        state = tx.writer.manifest(State(["ndarray", 0], (row,)).to_bytes())
+        return commit_of(tx, Entry(b"s", EntryKind.STATE, state, 100))
+
+    id = transact(repo, "test", make)
+    with memory(MEMORY), pytest.raises(CorruptionError, match="is not stored with its"):
+        cas.read_tensor(f"{id}:s", repo=repo.path)
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_a_file_of_endless_pieces_is_refused_before_anything_is_written(
+    tmp_path: Path, levels: int
+) -> None:
+    repo = repository(tmp_path)
+
+    def make(tx: Transaction) -> CommitId:
+        small = Entry(b"a", EntryKind.FILE, tx.writer.blob(b"a"), 1, 0o644)
+        id, size = bomb(tx, levels)
+        return commit_of(tx, small, Entry(b"f", EntryKind.FILE, id, size, 0o644))
+
+    tree = repo.commit(transact(repo, "test", make)).tree
+    planned = checkout.plan(repo, tree, tmp_path / "out")
+    with pytest.raises(StorageFullError, match="nothing was written"):
+        checkout.execute(repo, planned)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_larger_than_its_tree_says_is_not_begun(tmp_path: Path) -> None:
+    repo = repository(tmp_path)
+
+    def make(tx: Transaction) -> CommitId:
+        return commit_of(tx, Entry(b"f", EntryKind.FILE, bomb(tx, 3)[0], 2, 0o644))
+
+    tree = repo.commit(transact(repo, "test", make)).tree
+    with pytest.raises(CorruptionError, match="where its tree says 2"):
+        checkout.plan(repo, tree, tmp_path / "out")
+
+
+def commit_of(tx: Transaction, *entries: Entry) -> CommitId:
+    tree = ingest.nest(tx.writer, [(entry.name, entry) for entry in entries]).id
+    return tx.record(Commit(kind="commit", tree=TreeId(tree)))
 
 
 def test_a_document_that_is_too_long_is_not_read(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def tracked(world: World) -> None:
         run = package.track("exp", name="one", repo=world.path)
         for step in range(2):
             run.log({"loss": 1.0 / (step + 1)})
-            run.save_checkpoint(model={"w": np.full(3000, step)}, step=step)
+            run.save_checkpoint(model={"w": np.full(3000, step)}, step=step, wait=True)
         run.finish()
     world.told(world.repo())
 

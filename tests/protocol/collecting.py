@@ -42,7 +42,7 @@ def collector_steps(actor: Collector, state: State, guards: Guards) -> Iterator[
         yield Move("crash and restart", restarted)
     match actor.stage:
         case "mark":
-            yield mark(actor, state, guards)
+            yield from plans(actor, state, guards)
         case "condemn" if actor.fresh or not guards.create_only:
             yield condemn(actor, state, guards)
         case "condemn":
@@ -55,6 +55,16 @@ def collector_steps(actor: Collector, state: State, guards: Guards) -> Iterator[
             off = actor.doomed if guards.clear_only_deleted else state.root.condemned
             root = replace(state.root, condemned=state.root.condemned - off)
             yield Move("clear the condemned list", after(actor, guards), root=root)
+
+
+def plans(actor: Collector, state: State, guards: Guards) -> Iterator[Move]:
+    """Yield each way in which a collector may plan."""
+    yield mark(actor, state, guards)
+    if actor.staged:
+        yield mark(actor, state, guards, later=True)
+        for pack in sorted(state.root.listed):
+            if pack.is_metadata:
+                yield mark(actor, state, guards, staying=frozenset({pack}))
 
 
 def taken(actor: Collector, state: State, guards: Guards) -> Move:
@@ -73,6 +83,10 @@ def after(actor: Collector, guards: Guards) -> Collector:
         order = ["sweep", "condemn", "clear"]
     elif not guards.delete_before_clear:
         order = ["condemn", "clear", "sweep"]
+    if actor.stage == order[-1] and actor.later:
+        fresh = not guards.steps_look_again
+        step = replace(actor, gone=actor.later, later=NO_PACKS, doomed=NO_PACKS, fresh=fresh)
+        return replace(step, stage=order[0])
     if actor.stage == order[-1]:
         return actor.at_start(rounds=actor.rounds - 1)
     following = order[0] if actor.stage == "mark" else order[order.index(actor.stage) + 1]
@@ -94,12 +108,30 @@ def with_bases(live: Objects, packs: Packs, guards: Guards, *, stay: bool = Fals
     return live if bases <= live else with_bases(live | bases, packs, guards, stay=stay)
 
 
-def mark(actor: Collector, state: State, guards: Guards) -> Move:
-    """Return the plan: what is dead, what is replaced, what no root lists."""
+def mark(
+    actor: Collector,
+    state: State,
+    guards: Guards,
+    *,
+    staying: Packs = NO_PACKS,
+    later: bool = False,
+) -> Move:
+    """Return the plan: what is dead, what is replaced, what no root lists.
+
+    Metadata that is `staying` is left as it is, with all that it names; with `later` what is dead
+    in data packs is left to another step.
+    """
     root, files = state.root, state.files
-    live = with_bases(needed(root.refs, root.holds), root.listed, guards)
-    dead = frozenset(pack for pack in root.listed if not pack.objects & live)
-    half = {pack for pack in root.listed - dead if pack.is_metadata and pack.objects - live}
+    live = needed(root.refs, root.holds)
+    if staying and guards.staying_metadata_keeps_all:
+        live |= closure(contents(staying))
+    live = with_bases(live, root.listed, guards)
+    dead = frozenset(pack for pack in root.listed - staying if not pack.objects & live)
+    half = {
+        pack for pack in root.listed - dead - staying if pack.is_metadata and pack.objects - live
+    }
+    put_off = frozenset(pack for pack in dead if not pack.is_metadata) if later else NO_PACKS
+    dead -= put_off
     swaps = frozenset(
         (pack, Pack(f"{actor.name}.{actor.made}{pack.name}", pack.objects & live))
         for pack in (half if guards.rewrite_half_dead_metadata else ())
@@ -108,7 +140,14 @@ def mark(actor: Collector, state: State, guards: Guards) -> Move:
     orphans = files - root.listed - root.condemned if sweeps else NO_PACKS
     gone = dead | orphans if guards.sweep_only_condemned else dead
     kept = files if guards.sweep_only_condemned else files - orphans
-    planned = replace(actor, gone=gone, swaps=swaps, fresh=True, made=actor.made + bool(swaps))
+    planned = replace(
+        actor,
+        gone=gone,
+        swaps=swaps,
+        later=put_off,
+        fresh=True,
+        made=actor.made + bool(swaps),
+    )
     doomed = planned.leaving | (root.condemned if guards.take_over_condemned else NO_PACKS)
     if not doomed:
         return Move("mark, nothing to do", actor.at_start(rounds=actor.rounds - 1), files=kept)
@@ -116,6 +155,8 @@ def mark(actor: Collector, state: State, guards: Guards) -> Move:
         planned = replace(planned, live=live & contents(root.listed), on=root)
     planned = after(replace(planned, doomed=doomed), guards)
     label = f"mark, dead {show(gone)}, replace {show(old for old, _ in swaps)}"
+    label += f", leave {show(staying)}" if staying else ""
+    label += f", later {show(put_off)}" if put_off else ""
     return Move(label, planned, files=kept | {new for _, new in swaps})
 
 

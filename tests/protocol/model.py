@@ -76,6 +76,10 @@ class Guards:
     """When R moved, a plan is kept as it is only if packs were but added: gc (2)."""
     kept_plan_needs_live: bool = True
     """And only if what those and new refs name was live in R or came with them: gc (2)."""
+    staying_metadata_keeps_all: bool = True
+    """A metadata pack that a step leaves for later keeps all that it names: gc, in steps."""
+    steps_look_again: bool = True
+    """What came after the root of a step is looked at before the next step: gc, in steps."""
     condemn_before_delete: bool = True
     """Files are deleted only after the root that unlists them: gc (2) before (3)."""
     sweep_only_condemned: bool = True
@@ -175,7 +179,8 @@ class Collector:
 
     One that `spares` takes every file that no root lists for that of a live session. One that
     `keeps` goes on with the whole of a plan or none, and knows for that what was `live` in the root
-    `on` which it planned.
+    `on` which it planned. One that is `staged` carries a plan out in steps: it may leave a metadata
+    pack for another plan, and dead data for a step that comes `later`.
     """
 
     name: str
@@ -189,12 +194,18 @@ class Collector:
     doomed: Packs = NO_PACKS
     live: Objects = frozenset()
     on: Root | None = None
+    staged: bool = False
+    later: Packs = NO_PACKS
     fresh: bool = False
     made: int = 0
 
     def at_start(self, *, rounds: int) -> "Collector":
         """Return it before its next mark; the names that it gave are not given again."""
-        return Collector(self.name, rounds, self.crashes, self.spares, self.keeps, made=self.made)
+        return Collector(
+            *(self.name, rounds, self.crashes, self.spares, self.keeps),
+            staged=self.staged,
+            made=self.made,
+        )
 
     @property
     def leaving(self) -> Packs:

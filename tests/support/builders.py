@@ -7,24 +7,37 @@ run.checkpoint(1, {"w": noise(1, 5000)}, value=0.5)
 run.finish()
 """
 
+import os
 import random
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from cas.backend.files import OPS, FileOps
 from cas.ids import CommitId, ManifestId, ObjectId, TreeId
-from cas.objects.commit import CHECKPOINT, COMMIT, PREVIOUS, RUN, Commit, Monitor, Parent, Volume
+from cas.objects.commit import (
+    CHECKPOINT,
+    COMMIT,
+    PREVIOUS,
+    RUN,
+    Commit,
+    JournalPosition,
+    Monitor,
+    Parent,
+    Volume,
+)
 from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.manifest import INLINE_LIMIT, Column, Series, SeriesRow, State, TensorRow
 from cas.objects.tree import Entry, EntryKind, build
 from cas.repo import fsck
+from cas.repo import root as roots
 from cas.repo.layout import MAIN, RUNS
+from cas.repo.refs import NOTHING, Refs
 from cas.repo.repo import Repo
-from cas.repo.transaction import Transaction, transact
+from cas.repo.transaction import Transaction, begun, transact
 
 Files: TypeAlias = Mapping[str, "bytes | Files"]
 START = 1_900_000_000_000_000
@@ -112,6 +125,20 @@ def set_ref(repo: Repo, ref: str, id: CommitId | None) -> None:
     transact(repo, "ref", lambda transaction: transaction.set_ref(ref, id))
 
 
+def lose_ref(repo: Repo, name: str, *, to: CommitId | None = None) -> None:
+    """Publish a root in which a ref is gone or elsewhere, and which says nothing of it."""
+    base = repo.refresh()
+    refs = dict(base.refs)
+    del refs[name]
+    if to is not None:
+        refs[name] = to
+    table = base.refs_base.value if base.refs_base else NOTHING
+    after = base.follow(begun(repo, "something odd"))
+    repo.adopt(
+        roots.publish(repo.backend, replace(after, refs=Refs.against(table, refs)), os.urandom(16))
+    )
+
+
 @dataclass
 class RunBuilder:
     """A run that is being tracked: checkpoints with a state each, then the finishing commit."""
@@ -120,6 +147,7 @@ class RunBuilder:
     name: str
     parents: tuple[Parent, ...] = ()
     ids: list[CommitId] = field(default_factory=list)
+    uid: bytes | None = None
 
     @property
     def ref(self) -> str:
@@ -175,6 +203,7 @@ class RunBuilder:
                 time=START + seq,
                 monitor=monitor,
                 volume=Volume(given, transaction.writer.stored),
+                journal=None if self.uid is None else JournalPosition(self.uid, 0),
             )
             id = transaction.record(commit)
             transaction.set_ref(self.ref, id)

@@ -98,7 +98,12 @@ class WatchedOps(FileOps):
             self.opened.pop(fd, None)  # before another thread may get its number
             FileOps.close(self, fd)
 
-        self.watch("close", self._named(fd), run)
+        if fd in self.paths:
+            self.watch("close", self._named(fd), run)
+        else:
+            # What a command before left to the garbage collector is closed at any time, and is no
+            # operation of this one: counted, it would make their number a matter of chance.
+            run()
 
     def link(self, source: str, target: str) -> None:
         self.watch("link", target, lambda: FileOps.link(self, source, target))

@@ -181,7 +181,7 @@ def train(share: Path, name: str) -> None:
         for _ in _until_told():
             run.log({"loss": step})
             if step % 25 == 24:
-                id = run.save_checkpoint(model={"w": state_at(name, step)}, step=step)
+                id = run.save_checkpoint(model={"w": state_at(name, step)}, step=step).commit
                 say("saved", str(id), step)
             elif step % 5 == 4:
                 say("logged", time.monotonic(), step)

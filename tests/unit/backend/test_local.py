@@ -1,9 +1,9 @@
 """What is special to files: modes, handles, threads, forks, and what does not belong there."""
 
+import errno
 import gc
 import os
 import threading
-from datetime import timedelta
 from pathlib import Path
 from stat import S_IMODE
 
@@ -269,21 +269,43 @@ class TestStrangers:
                 backend.read(key, [])
             assert backend.size(key) is None
 
+    def test_a_size_is_asked_of_the_file_and_not_of_what_is_remembered_of_its_name(
+        self, tmp_path: Path
+    ) -> None:
+        class Remembering(RecordingOps):
+            """A client of a file server that goes on answering for a name that is gone."""
+
+            def stat(self, path: str) -> os.stat_result:
+                return os.stat(tmp_path / "a")
+
+        ops = Remembering()
+        backend = LocalBackend(tmp_path, ops=ops)
+        (tmp_path / "a").write_bytes(b"1")
+        (tmp_path / "b").write_bytes(b"22")
+        assert backend.read("b", [WHOLE]) == [b"22"]
+        (tmp_path / "b").unlink()
+        assert backend.size("b") is None
+        assert backend.size("a") == 1
+        assert ops.count("open_read") == ops.count("close") + 1 + 1  # one is kept, one is not there
+
+    def test_a_size_closes_others_where_too_many_files_are_open(self, tmp_path: Path) -> None:
+        class Full(RecordingOps):
+            def open_read(self, path: str) -> int:
+                if self.count("open_read") > self.count("close"):
+                    raise OSError(errno.EMFILE, "too many open files")
+                return super().open_read(path)
+
+        backend = LocalBackend(tmp_path, ops=Full())
+        (tmp_path / "a").write_bytes(b"1")
+        assert backend.read("a", [WHOLE]) == [b"1"]
+        assert backend.size("a") == 1
+
     def test_a_hint_that_is_nonsense_is_none(self, backend: LocalBackend, tmp_path: Path) -> None:
         backend.write_hint("newest", "1")
         (tmp_path / "hints" / "newest").write_bytes(b"\xff\xfe")
         assert backend.read_hint("newest") is None
         (tmp_path / "hints" / "newest").write_bytes(b"1" * 100_000)
         assert backend.read_hint("newest") is None
-
-    def test_old_temporary_files_are_swept(self, backend: LocalBackend, tmp_path: Path) -> None:
-        backend.put_new("a", b"")
-        for name, age in (("old", 90_000), ("young", 10)):
-            (tmp_path / "tmp" / name).write_text("")
-            now = (tmp_path / "a").stat().st_mtime
-            os.utime(tmp_path / "tmp" / name, (now - age, now - age))
-        assert backend.sweep(timedelta(days=1)) == 1
-        assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["young"]
 
 
 def reads_right(backend: LocalBackend, key: str, value: bytes, *, may_be_gone: bool) -> bool:

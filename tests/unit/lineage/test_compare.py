@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cas.ids import CommitId
+from cas.ids import CommitId, TreeId
 from cas.lineage.compare import Comparison, compare
 from cas.lineage.curves import Parting
 from cas.lineage.values import ValueChange, changes
 from cas.lineage.weights import Weights, compare_states
 from cas.objects.commit import COMMIT, INPUT, Monitor, Parent
 from cas.objects.manifest import State
+from cas.objects.node import Node
 from cas.objects.states import build_state
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
@@ -289,6 +290,25 @@ class TestFiles:
             ("gone", "removed"),
         ]
         assert found.files == ()
+
+    def test_of_many_artifacts_only_the_nodes_that_differ_are_read(
+        self, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        many = {f"artifacts/d/{n:05}": b"%d" % n for n in range(8000)}
+        old = make(repo, payload=many)
+        new = make(repo, payload=many | {"artifacts/d/01500": b"other"})
+        read: list[TreeId] = []
+        node = Repo.node
+
+        def counted(self: Repo, id: TreeId) -> Node:
+            read.append(id)
+            return node(self, id)
+
+        monkeypatch.setattr(Repo, "node", counted)
+        found = compare(repo, old, new, measure=False)
+        assert [(one.path, one.how) for one in found.artifacts] == [("d/01500", "changed")]
+        rows = sum(len(node(repo, id).names) for id in set(read))
+        assert rows < 4000  # of 16,000
 
     def test_artifacts_of_a_pruned_payload_are_not_called_gone_in_silence(self, repo: Repo) -> None:
         old = make(repo, payload={"artifacts/large": b"1"})

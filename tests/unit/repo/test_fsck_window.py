@@ -92,7 +92,7 @@ def test_packs_that_come_meanwhile_keep_no_record_from_its_turn(
     for number in range(2 * ceil(100 / share)):
         table = before if number == 0 else both
         found = window(table, share, position)
-        seen |= {(p.pack.name, p.row.offset) for p in table.places(found.records)}
+        seen |= {(p.pack.name, p.row.offset) for p in map(table.place, found.records.tolist())}
         position = found.next
     assert rows <= seen
 

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from cas.backend.files import FileOps
+from cas.backend.local import LocalBackend
+from cas.ids import Buffer
 from cas.repo import gate
 from cas.repo.gate import Gate, pass_gate
+from cas.repo.layout import ROOTS
 from cas.repo.repo import Repo
-from tests.support.builders import commit_files, reopened, repository
+from cas.repo.transaction import Transaction, transact
+from tests.support.builders import commit_files, reopened, repository, set_ref
 
 
 @pytest.fixture
@@ -54,11 +58,76 @@ def test_a_gate_that_stays_closed_stops_nobody(repo: Repo, waits: list[float]) -
         closed.close()
         closed.close()
         commit_files(repo, {"a": b"a"})
-    assert len(waits) == gate.PATIENCE
-    assert sum(waits) < 1
+    assert gate.PATIENCE_S <= sum(waits) < 1
     waits.clear()
     commit_files(repo, {"a": b"b"})
     assert waits == []
+
+
+def racing(repo: Repo, races: int, *, closed: list[bool]) -> Repo:
+    """Return a handle that loses so many races for the next root, and notes when it waits."""
+
+    head = commit_files(repo, {"a": b"a"})
+
+    class Beaten(LocalBackend):
+        lost = 0
+
+        def put_new(self, key: str, data: Buffer) -> None:
+            if key.startswith(ROOTS):
+                closed.append(not gate.is_open(repo))
+                if self.lost < races:
+                    self.lost += 1
+                    set_ref(reopened(repo), f"tags/other-{self.lost}", head)
+            super().put_new(key, data)
+
+    again = reopened(repo)
+    again.backend = Beaten(repo.path)
+    return again
+
+
+def test_a_writer_that_lost_three_races_closes_it_until_it_has_published(
+    repo: Repo, waits: list[float]
+) -> None:
+    closed: list[bool] = []
+    commit_files(racing(repo, 5, closed=closed), {"b": b"b"}, ref="tags/b")
+    assert closed == [False, False, False, True, True, True]
+    assert gate.is_open(repo)
+    assert len(repo.refresh().refs.keys() & {f"tags/other-{n}" for n in range(9)}) == 5
+    assert "tags/b" in repo.refresh().refs
+
+
+def test_what_has_to_be_decided_anew_closes_it_too(repo: Repo, waits: list[float]) -> None:
+    closed: list[bool] = []
+    again = racing(repo, 5, closed=closed)
+
+    def build(transaction: Transaction) -> None:
+        transaction.on_this_root = True
+        transaction.set_ref("tags/b", transaction.root.refs["heads/main"])
+
+    transact(again, "decided", build)
+    assert closed == [False, False, False, True, True, True]
+    assert gate.is_open(repo)
+
+
+def test_writers_that_always_lose_take_turns(repo: Repo, waits: list[float]) -> None:
+    with Gate(reopened(repo)) as first, Gate(reopened(repo)) as second:
+        first.take_turn()
+        assert (first.closed, waits) == (True, [])
+        second.take_turn()
+        assert not second.closed
+        assert gate.PATIENCE_S <= sum(waits) < 1
+        waits.clear()
+        first.open()
+        second.take_turn()
+        assert (second.closed, waits) == (True, [])
+
+
+def test_who_has_waited_longer_looks_more_often(repo: Repo, waits: list[float]) -> None:
+    with Gate(reopened(repo)) as closed:
+        closed.close()
+        pass_gate(repo)
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] > 5 * waits[-1]
 
 
 def test_a_second_collection_finds_it_closed_and_goes_on(repo: Repo, waits: list[float]) -> None:
@@ -96,4 +165,6 @@ def test_where_there_are_no_locks_nobody_waits(repo: Repo, waits: list[float]) -
     with Gate(again) as closed:
         closed.close()
         pass_gate(again)
+        closed.take_turn()
+        assert not closed.closed
     assert waits == []

@@ -16,6 +16,7 @@ from cas.repo import gate, gc, gcplan, gctidy
 from cas.repo import root as roots
 from cas.repo.gcplan import GcPlan
 from cas.repo.layout import HOLDS, MAIN, SESSIONS
+from cas.repo.packfiles import pack_files as pack_files_of
 from cas.repo.repo import Repo
 from cas.repo.session import Session
 from cas.repo.transaction import Transaction, transact
@@ -426,7 +427,7 @@ def test_copies_that_another_collection_condemned_are_made_again(repo: Repo) -> 
     def condemn_copies() -> None:
         root = other.refresh()
         known = {info.name for info in root.packs + root.condemned}
-        copies = tuple(info for info in gc.pack_files(other) if info.name not in known)
+        copies = tuple(f.info for f in pack_files_of(other.backend) if f.info.name not in known)
         if not copies:  # what needs no copies goes first
             assert isinstance(slow.backend, Meddled)
             slow.backend.meddle = condemn_copies
@@ -446,7 +447,7 @@ def test_gives_up_when_others_never_stop_publishing(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gc, "ATTEMPTS", 20)
-    monkeypatch.setattr(gate, "PATIENCE", 0)
+    monkeypatch.setattr(gate, "PATIENCE_S", 0)
     unreferenced(repo, {"a": noise(1, 3000)})
     other = reopened(repo)
     slow = meddled(repo, lambda: None)

@@ -52,7 +52,7 @@ class Outrun(LocalBackend):
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody here waits at the gate: collector and writer are one process."""
-    monkeypatch.setattr(gate, "PATIENCE", 0)
+    monkeypatch.setattr(gate, "PATIENCE_S", 0.0)
 
 
 @pytest.fixture(params=["at once", "in steps"], autouse=True)

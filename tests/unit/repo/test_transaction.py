@@ -22,6 +22,7 @@ from cas.objects.commit import COMMIT, Commit
 from cas.objects.kind import Kind
 from cas.repo import root as roots
 from cas.repo import transaction as transactions
+from cas.repo.gate import Gate
 from cas.repo.ingest import file_entry, nest
 from cas.repo.repo import Repo
 from cas.repo.root import Operation
@@ -282,13 +283,13 @@ class TestCollected:
         publish = transactions._publish
         calls: list[int] = []
 
-        def interfered(transaction: Transaction, operation: Operation) -> bool:
+        def interfered(transaction: Transaction, operation: Operation, gate: Gate) -> bool:
             calls.append(1)
             if len(calls) == 1:
                 packs = transaction.writer.seal()
                 collect(other, *(info for info in packs if info.kind is kind), files=files)
                 transaction.root = repo.refresh()
-            return publish(transaction, operation)
+            return publish(transaction, operation, gate)
 
         monkeypatch.setattr(transactions, "_publish", interfered)
 

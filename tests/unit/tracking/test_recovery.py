@@ -47,7 +47,7 @@ run.log_artifact("large.bin")
 run.track_dataset([1.0, 2.0], name="d")
 for step in range(100):
     run.log({"loss": 1 / (step + 1)})
-run.save_checkpoint(model={"w": 1}, step=99)
+run.save_checkpoint(model={"w": 1}, step=99, wait=True)
 run.log_params({"late": True})
 for step in range(100):
     run.log({"loss": 1 / (step + 101)})
@@ -173,7 +173,8 @@ def test_a_journal_that_is_left_over_is_no_run(here: Path) -> None:
 
 def foreign(repo: Repo, **other: str) -> OpenRun:
     """A run that is open, of which another host's journal is there."""
-    state = RunState("a/y", "runs/a/y", os.urandom(16))
+    own = repo.commit(repo.refresh().refs["open/a/y"]).journal
+    state = RunState("a/y", "runs/a/y", own.run if own is not None else os.urandom(16))
     writer = create_journal(repo, state, "x.journal")
     writer.close(delete=True)
     known = {"host": socket.gethostname(), "boot": "b", "pidns": "n"} | other
@@ -204,7 +205,8 @@ def test_a_damaged_journal_keeps_no_other_run_from_being_recovered(here: Path) -
     lost(here, "runs = [cas.track('a'), cas.track('a')]\nprint('ready', flush=True)\n")
     repo = opened(here)
     first, second = open_runs(repo)
-    journal = JournalWriter(first.path, os.open(first.path, os.O_RDWR | os.O_APPEND), 0)
+    size = first.path.stat().st_size
+    journal = JournalWriter(first.path, os.open(first.path, os.O_RDWR | os.O_APPEND), size)
     journal.append([{"t": "artifact", "path": 5}])
     journal.close()
     with pytest.raises(CorruptionError, match=f"journal of {first.run}: damaged frame"):
@@ -320,7 +322,7 @@ def test_a_run_that_was_taken_for_dead_goes_on_again_and_again(
         name = "a/x" if number == 0 else f"a/x-{number + 1}"
         assert take_for_dead(run, opened(here)) == name
         run.log_params({"round": number})
-        run.save_checkpoint(model={"w": number}, step=number)
+        run.save_checkpoint(model={"w": number}, step=number, wait=True)
         assert run.name == f"a/x-{number + 2}"
         assert [one.run for one in open_runs(opened(here))] == [run.name]
     run.finish()
@@ -343,7 +345,7 @@ run._live.flush()
 print("ready", flush=True)
 while not os.path.exists("taken"): time.sleep(0.01)
 run.log({"loss": 1})
-if os.path.exists("save"): run.save_checkpoint(model={"w": 1}, step=1)
+if os.path.exists("save"): run.save_checkpoint(model={"w": 1}, step=1, wait=True)
 run.log({"loss": 2})
 run._live.flush()
 print("on", flush=True)
