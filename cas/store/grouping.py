@@ -12,7 +12,7 @@ from cas.backend.base import Span
 from cas.ids import BlobId, Buffer
 from cas.store.index import Place
 
-TOGETHER: Final = 4 * 1024 * 1024  # bytes of a pack that are read at once
+TOGETHER: Final = 4 * 1024 * 1024  # bytes that are read at once, and no more when decoded
 GAP: Final = 32 * 1024  # what is read between two records though nobody wants it
 
 
@@ -63,6 +63,7 @@ class Group:
             place.pack == self._first.pack
             and 0 <= place.row.offset - self._last.row.end <= GAP
             and place.row.end - self._first.row.offset <= TOGETHER
+            and self.size + part.size <= TOGETHER
         )
 
     def records(self, raw: Buffer) -> Iterator[tuple[Wanted, memoryview]]:

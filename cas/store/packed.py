@@ -33,7 +33,7 @@ from cas.store.record import DELTAS, MAX_DEPTH, RECIPE, RecordHeader, base_of
 
 ROOM: Final = 48 * 1024 * 1024  # bytes that are being decoded
 POURED: Final = 16 * 1024 * 1024  # the same, where as much again waits to be written
-AHEAD: Final = 4  # groups of pieces that are read before they are decoded
+AHEAD: Final = 2  # groups of pieces that are read before they are decoded
 
 
 class PackedStore:

@@ -14,10 +14,11 @@ HEADER = RecordHeader.SIZE
 ONE, TWO = (PackInfo(bytes([n]) * 16, 10**9, bytes(32), PackClass.DATA) for n in (1, 2))
 
 
-def part(offset: int, stored: int, pack: PackInfo = ONE) -> Wanted:
+def part(offset: int, stored: int, pack: PackInfo = ONE, *, size: int | None = None) -> Wanted:
+    size = stored if size is None else size
     id = BlobId(blob_id(b"%d" % offset))
-    row = Row(id, offset, stored, stored, Kind.BLOB, CodecTag.RAW, 0)
-    return Wanted(Part(id, stored, 0, stored, Place(row, pack)), memoryview(bytearray(stored)))
+    row = Row(id, offset, stored, size, Kind.BLOB, CodecTag.RAW, 0)
+    return Wanted(Part(id, size, 0, size, Place(row, pack)), memoryview(bytearray(size)))
 
 
 def offsets(groups: Sequence[Group]) -> list[list[int]]:
@@ -50,6 +51,11 @@ def test_no_read_is_larger_than_it_may_be() -> None:
     assert all((group.span.length or 0) <= TOGETHER for group in groups)
     large = list(grouped([part(0, 2 * TOGETHER), part(2 * TOGETHER + HEADER, 1)]))
     assert [len(group.wanted) for group in large] == [1, 1]
+
+
+def test_no_group_becomes_larger_than_it_may_be_when_it_is_decoded() -> None:
+    parts = [part(number * (100 + HEADER), 100, size=TOGETHER // 2) for number in range(5)]
+    assert [len(group.wanted) for group in grouped(parts)] == [2, 2, 1]
 
 
 def test_each_piece_gets_its_own_record() -> None:
