@@ -23,7 +23,7 @@ from cas.store.pack import PackClass, PackInfo
 from cas.store.writer import ObjectWriter
 from tests.schedules.scenarios import SCENARIOS, Stage
 from tests.support.schedule import Chooser, Played, Ranked, Wandering, bounded
-from tests.support.torture import amount, scale
+from tests.support.torture import amount, scale, tell
 
 MEMORY: Final = Path("/dev/shm")
 PARTS: Final = 4  # of the long form, so that all cores have something to do
@@ -75,6 +75,7 @@ def test_every_random_order_ends_well(name: str, part: int, folder: Path) -> Non
         len(played.steps) for played in at_random(stage, range(part * count, (part + 1) * count))
     }
     assert stage.plays == count
+    tell(f"schedules, {name}: {count} random plays")
     # They do get in each other's way; a short program has only so many lengths.
     assert len(lengths) > min(count, 400) // 4
 
@@ -88,6 +89,7 @@ def test_every_order_with_few_switches_ends_well(name: str, folder: Path) -> Non
         for _ in islice(in_turn(stage, switches, order), most):
             pass
     assert stage.plays > 6
+    tell(f"schedules, {name}: {stage.plays} plays with few switches")
 
 
 def test_an_order_can_be_repeated(folder: Path) -> None:
