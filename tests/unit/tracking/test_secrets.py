@@ -1,13 +1,17 @@
 """Secrets never reach a hash, and what only looks like one stays."""
 
+import io
+
 import pytest
 
+from cas.tracking.secretfiles import is_secret_file
 from cas.tracking.secrets import (
     REMOVED,
-    is_secret_file,
+    find,
     scrub_argv,
     scrub_bytes,
     scrub_params,
+    scrub_pieces,
     scrub_text,
     scrub_url,
 )
@@ -56,8 +60,21 @@ PLANTED = {
     "json": f'{{"client_secret": "{RANDOM[:24]}"}}',
     "header": f"Authorization: Bearer {RANDOM}",
     "option": f"python train.py --wandb-api-key {HEX} --lr 0.1",
+    "yaml password": "  db_password: s3cr3tPassw0rd",
+    "shell password": "export PGPASSWORD=s3cr3tPassw0rd",
+    "curl": "curl -s -u admin:s3cr3tPassw0rd https://example.org",
+    "docker login": "docker login -u me -p s3cr3tPassw0rd registry.example.org",
+    "wandb login": f"wandb login --relogin {HEX}",
+    "pair": f'os.environ.setdefault("WANDB_API_KEY", "{HEX}")',
+    "letters alone": 'client_secret = "' + "qWrtPsdFghJklZxcVbnMhT" + '"',
+    "digits alone": 'api_key = "' + "068622941617" + '6071"',
+    "manifest": f"kind: Secret\ndata:\n  one: {RANDOM[:16]}\n  two: aHVudGVyMg==\n",
+    "facebook": "905231136807023|" + RANDOM[:27],
 }
-SECRETS = (RANDOM[:16], HEX[:16], "hunter2", "s3cr3tPassw0rd", "IOSFODNN")
+SECRETS = (
+    *(RANDOM[:16], HEX[:16], "hunter2", "s3cr3tPassw0rd", "IOSFODNN", "aHVudGVyMg"),
+    *("qWrtPsdFgh", "068622941617"),
+)
 
 
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
@@ -94,6 +111,10 @@ HARMLESS = {
     "mention": 'if "-----BEGIN PRIVATE KEY-----" in text:\n    refuse(text)\n',
     "e-mail": "mailto:someone@example.org",
     "decorator": "def key(token): return token == 'abc'",
+    "name of a function": "    password = get_password1",
+    "annotation": "    password: SecretStr2 = None",
+    "manifest of a job": "kind: Job\ndata:\n  one: aHVudGVyMg==\n",
+    "attribute of 24": "s.abcdefghijklmnopqrstuvw1 = s.abcdefghijklmnopqrstuvw2(x)",
     "head of a model": "hf_model_name_or_path_for_the_student_network",
 }
 
@@ -116,12 +137,50 @@ def test_bytes_are_scrubbed_as_text_and_binaries_left_alone() -> None:
     assert scrub_bytes(odd) == (odd, 0)
 
 
+def test_every_name_on_a_long_line_is_looked_at() -> None:
+    pair = f'"api_key": "{RANDOM[:32]}", "n": 12, '
+    text = "{" + pair * 3000 + "}"
+    clean, count = scrub_text(text)
+    assert count == 3000
+    assert RANDOM[:32] not in clean
+
+
+def test_letters_that_have_another_length_in_lower_case_move_nothing() -> None:
+    text = f'{"İ" * 50}\nAPI_KEY = "{RANDOM[:32]}"'
+    assert scrub_text(text) == (f'{"İ" * 50}\nAPI_KEY = "{REMOVED}"', 1)
+
+
+@pytest.mark.parametrize("size", [500, 1000, 3000])
+def test_a_long_text_is_filtered_in_pieces_that_cut_no_secret(size: int) -> None:
+    text = "\n".join([*PLANTED.values(), ""]) * 3
+    whole = io.BytesIO(text.encode())
+    clean = b"".join(scrub_pieces(whole.read, whole.readline, size)).decode()
+    assert clean.count("\n") == text.count("\n")
+    left = [name for name, planted in PLANTED.items() if planted in clean]
+    assert left == []
+    assert KEY_LINES[:30] not in clean
+
+
+def test_a_secret_is_found_once_with_its_kind_and_its_name() -> None:
+    token = PLANTED["github classic"]
+    text = f'x\nmodel.hub_token = "{token}"  # {token}\n'
+    assert [(text[one.start : one.end], one.kind, one.name) for one in find(text)] == [
+        (token, "GitHub token", "model.hub_token"), (token, "GitHub token", "")
+    ]  # fmt: skip
+
+
 def test_values_of_secret_options_are_masked() -> None:
     argv = ["train.py", "--api-key", "abc", "--hub_token=xyz", "--password", "-x", "db.passwd=no"]
     assert scrub_argv(argv) == [
         "train.py", "--api-key", REMOVED, f"--hub_token={REMOVED}", "--password", REMOVED,
         f"db.passwd={REMOVED}",
     ]  # fmt: skip
+
+
+def test_what_is_a_secret_only_beside_another_word_goes_too() -> None:
+    argv = ["sh", "-c", "wandb", "login", HEX, "aws_secret_access_key", "=", f"'{RANDOM[:40]}'"]
+    clean = scrub_argv(argv)
+    assert clean == [*argv[:4], REMOVED, *argv[5:7], f"'{REMOVED}'"]
 
 
 def test_ordinary_arguments_stay() -> None:
