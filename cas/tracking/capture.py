@@ -9,26 +9,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cas.errors import CasError, InvalidInputError
+from cas.errors import InvalidInputError
 from cas.ids import ManifestId
 from cas.objects.commit import Commit, Parent
+from cas.objects.document import document
 from cas.objects.tree import Entry, EntryKind
 from cas.repo import ingest
 from cas.repo.repo import Repo
 from cas.repo.retention import Keep
+from cas.repo.statcache import open_statcache
 from cas.repo.transaction import Transaction
 from cas.repo.vocabulary import as_words
-from cas.tracking import frameworks, rng
+from cas.tracking import frameworks, redacted, rng
 from cas.tracking.checkpoint import read_state
+from cas.tracking.codefiles import CodeFiles
 from cas.tracking.command import command
 from cas.tracking.environment import environment, host
 from cas.tracking.inputs import place_in
+from cas.tracking.parts import EVERYTHING, Capture, was_captured
 from cas.tracking.record import Items, captured_items
 from cas.tracking.secrets import scrub_params, scrub_text, valid_text
-from cas.tracking.source import Source, read_source
+from cas.tracking.source import Source
 
 # What a reproduction takes from the original: it is what runs, laid out without its git.
-SAME: Final = ("code", "source.json")
+NO_COMMAND: Final = {"kind": "not captured", "argv": [], "python": []}
+SAME: Final = ("code", "source.json", redacted.DOCUMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +50,24 @@ class Start:
     parents: Sequence[Parent] = ()
     command: Mapping[str, Any] | None = None
     retention: Keep | None = None
+    resume: str = "never"
+    config: Mapping[str, Any] | None = None  # in effect, as `cas.tracking.config` has it
+    capture: Capture = EVERYTHING
 
 
 def documents(start: Start, source: Source, cwd: Path, ordinal: int) -> dict[str, object]:
     """Return what is known of a run before it begins, but its code and its params."""
-    flags: dict[str, object] = {}
-    for module in frameworks.loaded():
-        flags |= module.determinism()
-    started = dict(start.command or command())
+    parts = start.capture
+    started = dict(start.command or command()) if parts.command else dict(NO_COMMAND)
     # A program may be started outside its code: seen from there, its paths begin with `..`.
     started |= {"cwd": source.cwd or place_in(cwd, source.top), "ordinal": ordinal}
     policy = {} if start.retention is None else {"retention.json": as_words(start.retention)}
     return policy | {
-        "environment.json": environment(flags),
-        "seeds.json": {"seed": start.seed},
-        "command.json": started,
-        "source.json": dict(source.info) | {"left_out": len(source.left_out)},
-        "host.json": host()
+        "environment.json": environment(frameworks.loaded(), parts, source.top),
+        "seeds.json": parts.mark({"seed": start.seed}, "rng"),
+        "command.json": parts.mark(started, "command"),
+        "source.json": parts.mark(source.info | {"left_out": len(source.left_out)}, "code", "git"),
+        "host.json": host(parts)
         | {
             "top": str(source.top),
             "left_out": [*map(str, source.left_out)],
@@ -122,29 +128,32 @@ def begin_generators(repo: Repo, again: Commit | None) -> dict[str, object]:
     return rng.capture(frameworks.loaded())
 
 
-def code(tx: Transaction, repo: Repo, source: Source, again: Commit | None) -> Items:
-    """Return the code as a tree: what was captured, or what the reproduction was laid out from."""
+def code(
+    tx: Transaction,
+    repo: Repo,
+    source: Source,
+    again: Commit | None,
+    known: Mapping[str, object],
+) -> Items:
+    """Return the code as a tree: what was captured, or what the reproduction was laid out from.
+
+    With it goes what was taken out of it, and of the documents that are `known`.
+    """
     if again is not None:
-        known = captured_items(repo, again.tree)
-        return {name: known[name] for name in SAME if name in known}
-    code = ingest.nest(tx.writer, _files(tx, source))
-    return {"code": Entry(b"code", EntryKind.TREE, code.id, code.size, ingest.FOLDER_MODE)}
-
-
-def _files(tx: Transaction, source: Source) -> list[tuple[bytes, Entry]]:
-    entries = []
-    for file in source.files:
-        name = file.path.rpartition(b"/")[2]
-        try:
-            if file.kind == "link":
-                entries.append((file.path, ingest.add(tx.writer, file.absolute)))
-            else:
-                mode = 0o755 if file.mode & 0o100 else ingest.FILE_MODE
-                data = read_source(file)
-                entries.append((file.path, ingest.file_entry(tx.writer, name, data, mode)))
-        except (CasError, OSError):
-            continue  # it went away since it was listed: capture never fails a run
-    return entries
+        before = captured_items(repo, again.tree)
+        return {name: before[name] for name in SAME if name in before}
+    if not was_captured(known.get("source.json"), "code"):
+        return {}
+    with open_statcache(repo) as known_files:
+        files = CodeFiles(tx.writer, known_files)
+        files.store(source)
+        known_files.save()
+    code = ingest.nest(tx.writer, files.entries)
+    items = {"code": Entry(b"code", EntryKind.TREE, code.id, code.size, ingest.FOLDER_MODE)}
+    if told := redacted.report(files.taken, known):
+        name = redacted.DOCUMENT
+        items[name] = ingest.file_entry(tx.writer, name.encode(), document(told))
+    return items
 
 
 def _clean(text: str) -> str:

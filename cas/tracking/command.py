@@ -20,7 +20,7 @@ def command() -> dict[str, Any]:
     script (relative to the current folder), the module or the code; it is empty for the last two.
     """
     options, kind, argv = parse(sys.orig_argv)
-    if kind == "interactive" or _shell():
+    if kind == "interactive" or shell():
         return {"kind": "notebook" if _notebook() else "interactive", "python": options, "argv": []}
     if kind == "script":
         argv = [_script(argv[0]), *argv[1:]]
@@ -38,8 +38,8 @@ def restart(started: dict[str, Any], python: str) -> list[str]:
 
 def entry_point() -> Path | None:
     """Return the absolute path of the script, module or notebook that runs, if it is a file."""
-    if _shell():
-        return _notebook_file()
+    if shell():
+        return notebook_file()
     main = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if not isinstance(file, str):
@@ -52,7 +52,7 @@ def default_experiment() -> str:
     """Return the name of an experiment that nobody named: the script's, where there is one."""
     started = command()
     if started["kind"] in {"notebook", "interactive", "inline"}:
-        file = _notebook_file()
+        file = notebook_file()
         default = "notebook" if started["kind"] == "notebook" else "interactive"
         return make_name(file.stem, default) if file else default
     if started["kind"] == "module":
@@ -108,7 +108,7 @@ def _script(given: str) -> str:
         return given
 
 
-def _shell() -> object | None:
+def shell() -> object | None:
     """Return the IPython shell that runs this code, if one does."""
     module = sys.modules.get("IPython")
     get_shell = getattr(module, "get_ipython", None)
@@ -116,10 +116,10 @@ def _shell() -> object | None:
 
 
 def _notebook() -> bool:
-    return _shell() is not None and "ipykernel" in sys.modules
+    return shell() is not None and "ipykernel" in sys.modules
 
 
-def _notebook_file() -> Path | None:
+def notebook_file() -> Path | None:
     """Return the notebook's file where its server or editor tells it."""
     main = sys.modules.get("__main__")
     told = getattr(main, "__vsc_ipynb_file__", None) or os.environ.get("JPY_SESSION_NAME")

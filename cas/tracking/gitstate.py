@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cas.tracking.gitfiles import git_folder, head
 from cas.tracking.secrets import scrub_text, scrub_url, valid_text
 
 SECONDS: Final = 20
+MAX_TAGS: Final = 100
 _SETTINGS: Final = ("-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
 _ENVIRONMENT: Final = {
     "GIT_OPTIONAL_LOCKS": "0",
@@ -28,7 +30,7 @@ _CHANGES: Final = {b"1": 7, b"2": 8, b"u": 9}
 
 @dataclass(frozen=True, slots=True)
 class GitState:
-    """A working tree as git sees it; `top` is None where there is none."""
+    """A working tree as git sees it; `top` is None where there is none, or git cannot be asked."""
 
     top: Path | None = None
     paths: tuple[bytes, ...] = ()
@@ -50,14 +52,19 @@ class _Status:
 def read(place: Path) -> GitState:
     """Return the state of the working tree that `place` lies in."""
     git = _Git(place)
-    top = git.ask("rev-parse", "--show-toplevel").removesuffix(b"\n")
+    answer = git.ask("rev-parse", "--show-toplevel", "--is-shallow-repository")
+    top, _, shallow = answer.removesuffix(b"\n").rpartition(b"\n")
     if not top:
-        return GitState(problems=tuple(git.problems))
+        return GitState(info=_unasked(git), problems=tuple(git.problems))
     git.place = Path(os.fsdecode(top))
     status = _parsed(git.ask("status", *_STATUS))
     if "commit" not in status.info:
         commit = git.ask("rev-parse", "--quiet", "--verify", "HEAD", may_fail=True)
         status.info |= {"commit": _text(commit.strip())} if commit else {}
+    if "commit" in status.info:
+        status.info |= {} if "branch" in status.info else {"detached": True}
+        status.info |= {"tags": tags} if (tags := _tags(git)) else {}
+    status.info |= {"shallow": True} if shallow == b"true" else {}
     if remote := _remote(git, status.info.get("branch")):
         status.info["remote"] = remote
     tracked, submodules = _tracked(git.ask("ls-files", "-z", "--stage"))
@@ -71,6 +78,18 @@ def read(place: Path) -> GitState:
         info=status.info,
         problems=tuple(git.problems),
     )
+
+
+def _unasked(git: "_Git") -> dict[str, Any]:
+    """Return what git's files tell of a working tree for which git gives no answer."""
+    if not git.problems:
+        return {}
+    try:
+        folder = git_folder(git.place)
+        return {} if folder is None else dict(head(folder))
+    except (OSError, ValueError) as error:
+        git.problems.append(f"git's files cannot be read: {error}")
+        return {}
 
 
 class _Git:
@@ -154,6 +173,12 @@ def _tracked(answer: bytes) -> tuple[set[bytes], dict[str, str]]:
         elif tab:
             paths.add(path)
     return paths, submodules
+
+
+def _tags(git: _Git) -> list[str]:
+    """Return the tags of the current commit, in order; a very long list is cut."""
+    names = git.ask("tag", "--points-at", "HEAD", may_fail=True).splitlines()
+    return [scrub_text(_text(name))[0] for name in names[:MAX_TAGS]]
 
 
 def _remote(git: _Git, branch: str | None) -> str | None:

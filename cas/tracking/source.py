@@ -17,7 +17,9 @@ from typing import Any, Final
 from cas.errors import NotFoundError
 from cas.tracking import gitstate
 from cas.tracking.gitstate import GitState
-from cas.tracking.secrets import is_secret_file, scrub_bytes, scrub_text, valid_text
+from cas.tracking.installed import tried
+from cas.tracking.secretfiles import is_secret_file
+from cas.tracking.secrets import Taken, scrub_file, scrub_text, valid_text
 
 FILE: Final = "file"
 LINK: Final = "link"
@@ -84,6 +86,11 @@ class Source:
     info: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
+    def without_git(self) -> "Source":
+        """Return the same without what git says of it."""
+        kept = {key: value for key, value in self.info.items() if key not in {"git", "submodules"}}
+        return replace(self, info=kept)
+
 
 def capture_source(
     entry: Path | None, cwd: Path, *, program: bool = False, limits: Limits | None = None
@@ -104,11 +111,16 @@ def read_source(file: SourceFile, *, limit: int = MAX_FILE) -> bytes:
 
     A file that has grown since is read up to `limit` bytes.
     """
+    return read_clean(file, limit=limit)[0]
+
+
+def read_clean(file: SourceFile, *, limit: int = MAX_FILE) -> tuple[bytes, list[Taken]]:
+    """Return the same, and the secrets that were taken out."""
     try:
         if file.kind == LINK:
-            return os.readlink(os.fsencode(file.absolute))
+            return os.readlink(os.fsencode(file.absolute)), []
         with open(file.absolute, "rb") as content:
-            return scrub_bytes(content.read(limit))[0]
+            return scrub_file(content.read(limit))
     except OSError as error:
         raise NotFoundError("source file", str(file.absolute), error.strerror or "") from error
 
@@ -116,18 +128,20 @@ def read_source(file: SourceFile, *, limit: int = MAX_FILE) -> bytes:
 def _capture(entry: Path | None, cwd: Path, limits: Limits, *, program: bool) -> Source:
     places = dict.fromkeys([entry.parent, cwd] if entry else [cwd])
     problems: list[str] = []
+    known: dict[str, Any] = {}
     for place in places:
         state = gitstate.read(place)
         problems.extend(state.problems)
+        known = known or state.info
         if state.top is not None:
             source = _from_git(state, state.top, limits)
             return _completed(source, entry, cwd, problems)
     if entry is None and program:
-        return _completed(_from_folder(cwd, None, limits), None, cwd, problems)
+        return _completed(_from_folder(cwd, None, limits, known), None, cwd, problems)
     if entry is None:
         problems.append("no script and no git repository: no code was captured")
         return _completed(Source(cwd, "."), None, cwd, problems)
-    return _completed(_from_folder(entry.parent, entry, limits), entry, cwd, problems)
+    return _completed(_from_folder(entry.parent, entry, limits, known), entry, cwd, problems)
 
 
 def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
@@ -138,7 +152,8 @@ def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
     return Source(top, None, files, _listed([*nested, *left_out, *cut]), info)
 
 
-def _from_folder(folder: Path, entry: Path | None, limits: Limits) -> Source:
+def _from_folder(folder: Path, entry: Path | None, limits: Limits, git: dict[str, Any]) -> Source:
+    """Return the code of a folder, with what is known of git although it could not be asked."""
     paths, cut = _bounded(list(_walk(folder, limits.visited)), limits)
     chosen = [
         file
@@ -146,7 +161,7 @@ def _from_folder(folder: Path, entry: Path | None, limits: Limits) -> Source:
         if file.absolute == entry or _is_code(file.path, file.size, limits)
     ]
     files, left_out = _select(chosen, limits)
-    return Source(folder, None, files, _listed([*left_out, *cut]))
+    return Source(folder, None, files, _listed([*left_out, *cut]), {"git": git})
 
 
 def _bounded(paths: Sequence[bytes], limits: Limits) -> tuple[Sequence[bytes], list[LeftOut]]:
@@ -224,7 +239,9 @@ def _described(top: Path, paths: Iterable[bytes]) -> Iterator[SourceFile]:
 
 def _walk(folder: Path, most: int) -> Iterator[bytes]:
     """Yield up to `most` + 1 paths below a folder, and of a home or root folder only its own."""
-    deep = folder not in {Path.home(), Path(folder.anchor), Path(tempfile.gettempdir())}
+    # A user without a name has no home, and a system may have no place for temporary files.
+    homes = {tried(Path.home), tried(lambda: Path(tempfile.gettempdir())), Path(folder.anchor)}
+    deep = folder not in homes
     root = os.fsencode(folder)
     count = 0
     for current, folders, files in os.walk(root):
