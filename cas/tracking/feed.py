@@ -12,21 +12,34 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from cas.errors import CasError, InvalidInputError
 from cas.objects import canonical
 from cas.repo.layout import JOURNALS
 from cas.repo.repo import Repo
+from cas.tracking.columns import COLUMNS, POINT
 from cas.tracking.environment import here
 from cas.tracking.journal import MAX_FRAME, Header
 from cas.tracking.journalwriter import JournalWriter
-from cas.tracking.metrics import POINT
 from cas.tracking.state import RunState, moved_frame
 
 BEHIND_SECONDS: Final = 0.5
 ANEW_SECONDS: Final = 10.0  # between two attempts to write a lost journal anew
 POINTS: Final = 500_000  # of one metric in one frame, far from the largest that a journal takes
+SUMS: Final = 100_000  # in one frame, likewise
+REPLAYED: Final = frozenset({"points", "system"})
+
+
+class Worker(Protocol):
+    """What works beside an open run on a thread of its own."""
+
+    def start(self) -> None:
+        """Begin; called once."""
+
+    def halt(self) -> None:
+        """End; what it still has to say it says before this returns."""
 
 
 class Feed:
@@ -43,12 +56,23 @@ class Feed:
         self._writing = threading.Lock()
         self._told = False
         self._anew_at = 0.0
+        self._workers: list[Worker] = []
         self._halted = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="cas-journal", daemon=True)
+
+    @property
+    def path(self) -> Path:
+        """Where the journal is."""
+        return self._journal.path
 
     def start(self) -> None:
         """Begin to write points by themselves."""
         self._thread.start()
+
+    def beside(self, worker: Worker) -> None:
+        """Let something work until this is halted."""
+        self._workers.append(worker)
+        worker.start()
 
     def note(self, frame: Mapping[str, Any]) -> None:
         """Take one frame, into the state and the journal."""
@@ -56,6 +80,8 @@ class Feed:
         if len(canonical.encode(dict(frame))) > MAX_FRAME:
             raise InvalidInputError(f"more than {MAX_FRAME} bytes at once: log them as an artifact")
         with self._lock:
+            if frame.get("t") in REPLAYED:
+                self._queue += self._points()  # our own come before those of another process
             self._state.apply(frame)
             self._queue.append(dict(frame))
         self.flush_or_tell()
@@ -64,8 +90,7 @@ class Feed:
         """Write everything that has come up to the journal."""
         with self._writing:
             with self._lock:
-                points = self._state.metrics.drain()
-                frames = [*self._queue, *(_pieces(points) if points else ())]
+                frames = [*self._queue, *self._points()]
                 self._queue = []
             try:
                 if self._is_due_anew():
@@ -83,6 +108,10 @@ class Feed:
 
     def halt(self) -> None:
         """End the thread; what comes after is written when it is noted."""
+        while self._workers:  # one that Ctrl-C interrupts is halted by the next call
+            with suppress(Exception):  # what it watches over has ended
+                self._workers[-1].halt()
+            self._workers.pop()
         self._halted.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -117,12 +146,19 @@ class Feed:
     def _begin_anew(self) -> int:
         """Write the journal again from what is known: somebody removed it, or it cannot go on."""
         with self._lock:
-            points, frames = self._state.metrics.drained(), self._state.frames()
+            frames = self._state.frames()
+            for log in (self._state.metrics, self._state.system):
+                frames += pieces(log.drained())
             run, ref = self.begun
             header = replace(header_of(self._repo, self._state), run=run, ref=ref)
             if self._state.ref != ref:
                 frames.append(moved_frame(self._state.run, self._state.ref))
-        return self._journal.begin_anew(header, [*frames, *(_pieces(points) if points else ())])
+        return self._journal.begin_anew(header, frames)
+
+    def _points(self) -> list[dict[str, Any]]:
+        """Return the points that have come up since the last time, as frames."""
+        logs = (self._state.metrics, self._state.system)
+        return [frame for log in logs for frame in pieces(log.drain())]
 
     def _or_tell(self, write: Callable[[], None]) -> None:
         try:
@@ -159,16 +195,20 @@ def header_of(repo: Repo, state: RunState) -> Header:
     )
 
 
-def _pieces(points: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def pieces(points: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
     """Yield a frame of points as frames of bounded size."""
-    size = POINTS * POINT
-    if sum(map(len, points["steps"])) <= size:
+    if points is None:
+        return
+    size, sums = POINTS * POINT, points.get("sums", [])
+    if sum(map(len, points["steps"])) <= size and len(sums) <= SUMS:
         yield dict(points)
         return
-    columns = ("steps", "values", "times")
     for number, name in enumerate(points["names"]):
-        whole = {key: points[key][number] for key in columns}
+        whole = {key: points[key][number] for key in COLUMNS}
         for at in range(0, len(whole["steps"]), size):
-            yield {"t": "points", "names": [name]} | {
+            yield {"t": points["t"], "names": [name]} | {
                 key: [column[at : at + size]] for key, column in whole.items()
             }
+    for at in range(0, len(sums), SUMS):
+        nothing: dict[str, list[bytes]] = {key: [] for key in COLUMNS}
+        yield {"t": points["t"], "names": [], **nothing, "sums": sums[at : at + SUMS]}

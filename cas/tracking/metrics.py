@@ -1,76 +1,103 @@
 """Metrics of a run: columns of steps, values and wall times, and a summary of each.
 
-Points stand in plain arrays, sixteen bytes and a time each, so that logging costs microseconds and
-a million points cost no objects. Steps and values are compared between runs, times never: they
-leave in a series of their own.
+Logging a point only checks it and puts it in a queue; who wants to know something takes in what is
+queued, which is mostly the thread of the journal. Points then stand in plain arrays, so that a
+million of them cost no objects. Steps and values are compared between runs, times never: they leave
+in a series of their own. `every` thins what is kept; the summary and the epochs count all points.
 """
 
+import math
 import operator
-import re
-import sys
 import threading
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError
-from cas.ids import BlobId
-from cas.objects.manifest import Column, Series, SeriesRow
+from cas.objects.manifest import Series, SeriesRow
+from cas.tracking.aggregate import Aggregate, from_rows, to_rows
+from cas.tracking.columns import (
+    OF_EPOCH,
+    History,
+    Part,
+    WriteBlob,
+    as_frame,
+    checked,
+    column,
+    of_frame,
+)
 
-MAX_NAME: Final = 256
 MAX_STEP: Final = 2**63 - 1
-POINT: Final = 8
+# So many calls wait at most; the one after takes them in, in a few milliseconds.
+QUEUED: Final = 4096
 
-# By these words of its name a metric is told to be of a validation set, an error, or a score.
-_VALIDATION: Final = frozenset({"val", "valid", "validation", "dev", "eval", "test"})
-_ERRORS: Final = frozenset(
-    {"error", "err", "mse", "rmse", "mae", "mape", "nll", "ppl", "perplexity", "wer", "cer", "fid"}
-    | {"kl", "ece", "bpb", "bpc", "rmsle"}
-)
-_SCORES: Final = frozenset(
-    {"acc", "accuracy", "top1", "top5", "f1", "auc", "auroc", "auprc", "ap", "map", "precision"}
-    | {"recall", "bleu", "rouge", "dice", "iou", "miou", "r2", "psnr", "ssim", "reward", "return"}
-    | {"score", "wins", "elo", "mcc", "ndcg", "mrr"}
-)
-_WORDS: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
-
-WriteBlob = Callable[[bytes], BlobId]
+Key = tuple[tuple[str, ...], int | None]  # the metrics of a call, and the epoch
+Call = tuple[int, float, Key, list[float]]  # step and time, then what was logged
+Every = int | Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How many points each metric had at some moment."""
+    """How many points each metric had at some moment, and how many had come of all."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
+    total: int = -1
 
 
 class MetricLog:
-    """Every point of a run; safe to use from several threads."""
+    """Every point of a run; safe to use from several threads. Its frames have the type `kind`."""
 
-    def __init__(self) -> None:
-        self._histories: dict[str, _History] = {}
+    def __init__(self, kind: str = "points", *, every: Every = 1) -> None:
+        self.every: Every = every
+        self.tap: deque[Call] | None = None  # each call that was taken in is put here too
+        self._kind = kind
+        self._histories: dict[str, History] = {}
+        self._names: set[str] = set()
+        self._queue: deque[Call] = deque()
         self._last_step = -1
+        self._total = 0
         self._drained: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of steps, for a moment
+        self._turn = threading.RLock()  # of all else
 
-    def add(self, points: Mapping[str, object], step: object | None, time: float) -> int:
+    def add(
+        self,
+        points: Mapping[str, object],
+        step: object,
+        time: float,
+        epoch: object = None,
+        *,
+        leads: bool = True,
+    ) -> int:
         """Take one point for each metric, all or none; return the step.
 
         Without a step it is one further than the furthest so far. A value is a number, also one of
-        NumPy or a tensor of one element; infinities and NaN are kept.
+        NumPy or a tensor of one element; infinities and NaN are kept. Points of an epoch, which may
+        be a fraction further than its whole number, are also added up for it. Points that do not
+        lead leave the step of the others as it is.
         """
-        numbers = [(name, _number(name, value)) for name, value in points.items()]
-        at = None if step is None else _step(step)
+        values = [
+            value if type(value) is float else _number(name, value)
+            for name, value in points.items()
+        ]
+        at = step if type(step) is int and -MAX_STEP <= step <= MAX_STEP else _step(step)
+        of = None if epoch is None else _epoch(epoch)
+        names = tuple(points)
+        if not self._names.issuperset(names):
+            self._names.update([_named(name) for name in names])
         with self._lock:
-            for name, _ in numbers:
-                if name not in self._histories:
-                    self._histories[_checked(name)] = _History()
             if at is None:
                 at = self._last_step + 1
-            for name, number in numbers:
-                self._histories[name].append(at, number, time)
-            self._last_step = max(self._last_step, at)
+            if at > self._last_step and leads:
+                self._last_step = at
+            self._queue.append((at, time, (names, of), values))
+        if len(self._queue) >= QUEUED:
+            with self._turn:
+                self._take_in()
         return at
 
     def go_on_after(self, step: int) -> None:
@@ -78,10 +105,16 @@ class MetricLog:
         with self._lock:
             self._last_step = max(self._last_step, step)
 
+    @property
+    def last_step(self) -> int:
+        """The furthest step so far, -1 before the first."""
+        return self._last_step
+
     def mark(self) -> Mark:
         """Return how far the log has come."""
-        with self._lock:
-            return Mark(self._counts())
+        with self._turn:
+            self._take_in()
+            return Mark(self._counts(), self._total)
 
     def series(
         self, since: Mark | None, write_blob: WriteBlob, until: Mark | None = None
@@ -93,51 +126,135 @@ class MetricLog:
         """Return steps and wall times of the same points."""
         return self._series(since, write_blob, until, "times")
 
+    def epochs(self, since: Mark | None, write_blob: WriteBlob) -> Series:
+        """Return what is known of each epoch that had a point since the mark.
+
+        A row for each metric and each of OF_EPOCH, named METRIC/WHICH; its steps are the epochs.
+        """
+        with self._turn:
+            self._take_in()
+            total = since.total if since else -1
+            found = {name: one.by_epoch(total) for name, one in self._histories.items()}
+        rows = [
+            SeriesRow(
+                f"{name}/{which}",
+                len(epochs),
+                column(array("q", [epoch for epoch, _ in epochs]), write_blob),
+                column(array("d", [one.summary_of(which) for _, one in epochs]), write_blob),
+            )
+            for name, epochs in found.items()
+            if epochs
+            for which in OF_EPOCH
+        ]
+        return Series(tuple(sorted(rows, key=lambda row: row.name)))
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return last, min, max, mean and count of each metric, by name; NaN is only counted.
 
         Of equal extremes the first counts. A metric that was never a number has none, nor a mean.
         """
-        with self._lock:
-            return {name: self._histories[name].summary() for name in sorted(self._histories)}
+        with self._turn:
+            self._take_in()
+            return {name: self._histories[name].whole.summary() for name in sorted(self._histories)}
+
+    def points(self, name: str) -> Part:
+        """Return a copy of the points that are kept of a metric, none for an unknown one."""
+        with self._turn:
+            self._take_in()
+            history = self._histories.get(name) or History()
+            return history.between(0, len(history.steps))
+
+    def by_epoch(self, name: str) -> list[tuple[int, Aggregate]]:
+        """Return each epoch of a metric, in order, and what is known of its points."""
+        with self._turn:
+            self._take_in()
+            history = self._histories.get(name)
+            return history.by_epoch() if history else []
 
     def drain(self) -> dict[str, Any] | None:
         """Return the points since the last call as one frame of a journal, None without any."""
-        with self._lock:
+        with self._turn:
+            self._take_in()
             counts = self._counts()
             parts = self._slices(self._drained, counts)
+            sums = {
+                (name, epoch): one
+                for name, history in self._histories.items()
+                for epoch, one in history.drain().items()
+            }
             self._drained = counts
-        return _frame(parts)
+        return as_frame(self._kind, parts, to_rows(sums))
 
     def drained(self) -> dict[str, Any] | None:
         """Return all points up to the last `drain` as one frame of a journal, None without any."""
-        with self._lock:
-            return _frame(self._slices({}, self._drained))
+        with self._turn:
+            parts = self._slices({}, self._drained)
+            sums = {
+                (name, epoch): one
+                for name, history in self._histories.items()
+                for epoch, one in history.epochs.items()
+            }
+            return as_frame(self._kind, parts, to_rows(sums))
 
     def replay(self, frames: Iterable[Mapping[str, Any]]) -> None:
-        """Take the points of drained frames again; frames of other kinds are passed over."""
+        """Take the points of drained frames again; frames of other kinds are passed over.
+
+        What was added since the last `drain` must have been drained before.
+        """
         for frame in frames:
-            if frame.get("t") == "points":
+            if frame.get("t") == self._kind:
                 self._replay(frame)
 
     def _replay(self, frame: Mapping[str, Any]) -> None:
         try:
-            parts = _parts(frame)
+            parts = of_frame(frame)
+            sums = from_rows(frame.get("sums", []))
+            self._names.update(map(checked, [*parts, *(name for name, _ in sums)]))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(f"points in the journal are damaged: {error}") from error
-        with self._lock:
-            for name, steps, values, times in parts:
-                history = self._histories.setdefault(name, _History())
-                history.extend(steps, values, times)
-                self._last_step = max(self._last_step, *steps)
-                self._drained[name] = self._drained.get(name, 0) + len(steps)
+        with self._turn:
+            self._take_in()
+            last = self._last_step
+            for name, part in parts.items():
+                count = len(part["steps"])
+                self._history(name).extend(part, counted=(name, None) in sums)
+                self._drained[name] = self._drained.get(name, 0) + count
+                self._total += count
+                furthest = max(part["steps"])
+                last = max(last, furthest)
+            for (name, epoch), one in sums.items():
+                self._total += one.count
+                self._history(name).merge(epoch, one, self._total)
+                last = max(last, one.last_step)
+            self.go_on_after(last)
+
+    def _take_in(self) -> None:
+        """Move what waits in the queue into the columns; with the turn."""
+        queue, tap = self._queue, self.tap
+        # Not what is added meanwhile: that could go on for ever.
+        calls = [queue.popleft() for _ in range(len(queue))]
+        if tap is not None:
+            tap.extend(calls)
+        for (names, epoch), part in _alike(calls):
+            steps = array("q", [call[0] for call in part])
+            times = array("d", [call[1] for call in part])
+            self._total += len(names) * len(part)
+            columns = zip(*[call[3] for call in part], strict=True)
+            for name, values in zip(names, columns, strict=True):
+                points = {"steps": steps, "values": array("d", values), "times": times}
+                self._history(name).add(points, epoch, self._total)
+
+    def _history(self, name: str) -> History:
+        found = self._histories.get(name)
+        if found is None:
+            every = self.every if isinstance(self.every, int) else self.every.get(name, 1)
+            found = self._histories[name] = History(every)
+        return found
 
     def _counts(self) -> dict[str, int]:
         return {name: len(history.steps) for name, history in self._histories.items()}
 
-    def _slices(
-        self, first: Mapping[str, int], last: Mapping[str, int]
-    ) -> dict[str, dict[str, "array[Any]"]]:
+    def _slices(self, first: Mapping[str, int], last: Mapping[str, int]) -> dict[str, Part]:
         """Return the columns between two counts of every metric that has points there."""
         return {
             name: history.between(first.get(name, 0), last.get(name, 0))
@@ -148,111 +265,34 @@ class MetricLog:
     def _series(
         self, since: Mark | None, write_blob: WriteBlob, until: Mark | None, values: str
     ) -> Series:
-        with self._lock:
+        with self._turn:
+            self._take_in()
             counts = until.counts if until else self._counts()
             parts = self._slices(since.counts if since else {}, counts)
         rows = [
             SeriesRow(
                 name,
                 len(part["steps"]),
-                _column(_bytes(part["steps"]), write_blob),
-                _column(_bytes(part[values]), write_blob),
+                column(part["steps"], write_blob),
+                column(part[values], write_blob),
             )
             for name, part in sorted(parts.items())
         ]
         return Series(tuple(rows))
 
 
-def _frame(parts: "Mapping[str, dict[str, array[Any]]]") -> dict[str, Any] | None:
-    if not parts:
-        return None
-    columns = {
-        key: [_bytes(part[key]) for part in parts.values()] for key in ("steps", "values", "times")
-    }
-    return {"t": "points", "names": list(parts), **columns}
-
-
-def monitor(
-    metrics: Collection[str], metric: str | None = None, mode: str | None = None
-) -> tuple[str, str] | None:
-    """Return the metric by which checkpoints are compared, and whether `min` or `max` is best.
-
-    What the user names counts, or nothing until it is logged. Otherwise: the loss of a validation
-    set, `loss`, any other loss; then a score such as accuracy, and an error such as `mse`, of a
-    validation set first; else the first metric by name, smallest best.
-    """
-    if mode not in {None, "min", "max"}:
-        raise InvalidInputError(f"the mode of a monitor is 'min' or 'max', not {mode!r}")
-    if metric is None:
-        metric = min(metrics, key=_rank, default=None)
-    if metric is None or metric not in metrics:
-        return None
-    return metric, mode or ("max" if _is_score(metric) else "min")
-
-
-class _History:
-    """The points of one metric, and what is known of them without looking at them again."""
-
-    __slots__ = ("count", "max", "max_step", "min", "min_step", "steps", "times", "total", "values")
-
-    def __init__(self) -> None:
-        self.steps = array("q")
-        self.values = array("d")
-        self.times = array("d")
-        self.min = self.max = self.total = 0.0
-        self.min_step = self.max_step = self.count = 0
-
-    def append(self, step: int, value: float, time: float) -> None:
-        """Take one point."""
-        self.steps.append(step)
-        self.values.append(value)
-        self.times.append(time)
-        self._observe(step, value)
-
-    def extend(self, steps: "array[int]", values: "array[float]", times: "array[float]") -> None:
-        """Take many points."""
-        self.steps.extend(steps)
-        self.values.extend(values)
-        self.times.extend(times)
-        for step, value in zip(steps, values, strict=True):
-            self._observe(step, value)
-
-    def between(self, first: int, last: int) -> dict[str, "array[Any]"]:
-        """Return a copy of the points from the `first` on, before the `last`."""
-        return {
-            "steps": self.steps[first:last],
-            "values": self.values[first:last],
-            "times": self.times[first:last],
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """Return what is known of the points."""
-        known = self.count > 0
-        return {
-            "last": self.values[-1],
-            "last_step": self.steps[-1],
-            "min": self.min if known else None,
-            "min_step": self.min_step if known else None,
-            "max": self.max if known else None,
-            "max_step": self.max_step if known else None,
-            "mean": self.total / self.count if known else None,
-            "count": len(self.steps),
-        }
-
-    def _observe(self, step: int, value: float) -> None:
-        if value != value:  # noqa: PLR0124 - NaN, and the fastest way to ask
-            return
-        if not self.count or value < self.min:
-            self.min, self.min_step = value, step
-        if not self.count or value > self.max:
-            self.max, self.max_step = value, step
-        self.total += value
-        self.count += 1
+def _alike(calls: list[Call]) -> Iterable[tuple[Key, list[Call]]]:
+    """Return calls of the same metrics and epoch together; those of one metric stay in order."""
+    groups: dict[Key, list[Call]] = {}
+    for call in calls:
+        groups.setdefault(call[2], []).append(call)
+    names = [name for names, _ in groups for name in names]
+    if len(names) == len(set(names)):
+        return groups.items()
+    return ((key, list(part)) for key, part in groupby(calls, itemgetter(2)))
 
 
 def _number(name: str, value: object) -> float:
-    if type(value) is float:
-        return value
     # NumPy and torch scalars: asked by what they can do, so that neither has to be imported.
     item = getattr(value, "item", None)
     try:
@@ -265,7 +305,9 @@ def _number(name: str, value: object) -> float:
     raise InvalidInputError(f"metric {name!r} is a {kind}; metrics are numbers, one at a time")
 
 
-def _step(step: object) -> int:
+def _step(step: object) -> int | None:
+    if step is None:
+        return None
     try:
         at = operator.index(step)  # type: ignore[arg-type]  # it raises TypeError for all else
     except (TypeError, ValueError, RuntimeError) as error:
@@ -275,63 +317,17 @@ def _step(step: object) -> int:
     return at
 
 
-def _checked(name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise InvalidInputError(f"metrics are named by up to {MAX_NAME} characters, not {name!r}")
-    return name
+def _epoch(epoch: object) -> int:
+    if type(epoch) is int and -MAX_STEP - 1 <= epoch <= MAX_STEP:
+        return epoch
+    number = _number("epoch", epoch)
+    if not abs(number) < MAX_STEP:
+        raise InvalidInputError(f"an epoch is a finite number, not {epoch!r}")
+    return math.floor(number)
 
 
-def _column(data: bytes, write_blob: WriteBlob) -> Column:
-    column = Column.of(data)
-    return column if column.data is not None else Column(write_blob(data), None)
-
-
-def _bytes(column: "array[Any]") -> bytes:
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column.tobytes()
-
-
-def _parts(frame: Mapping[str, Any]) -> list[tuple[str, "array[Any]", "array[Any]", "array[Any]"]]:
-    """Return name and columns of each metric in a frame; raise ValueError and its like."""
-    columns = (frame["steps"], frame["values"], frame["times"])
-    parts = []
-    for name, steps, values, times in zip(frame["names"], *columns, strict=True):
-        part = (_checked(name), _array("q", steps), _array("d", values), _array("d", times))
-        if not len(part[1]) == len(part[2]) == len(part[3]):
-            raise ValueError(f"columns of {name} differ in length")
-        parts.append(part)
-    return parts
-
-
-def _array(code: str, raw: object) -> "array[Any]":
-    if not isinstance(raw, bytes) or not raw or len(raw) % POINT:
-        raise ValueError("a column is whole numbers of eight bytes")
-    column: array[Any] = array(code, raw)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column
-
-
-def _rank(metric: str) -> tuple[int, str]:
-    """Return how early a metric is chosen as monitor."""
-    words = _words(metric)
-    validation = not _VALIDATION.isdisjoint(words)
-    if "loss" in words:
-        rank = 0 if validation else 1 if words == {"loss"} else 2
-    elif _is_score(metric):
-        rank = 3 if validation else 5
-    elif not _ERRORS.isdisjoint(words):
-        rank = 4 if validation else 6
-    else:
-        rank = 7
-    return rank, metric
-
-
-def _is_score(metric: str) -> bool:
-    words = _words(metric)
-    return not _SCORES.isdisjoint(words) and words.isdisjoint(_ERRORS) and "loss" not in words
-
-
-def _words(metric: str) -> set[str]:
-    return {word.lower() for word in _WORDS.findall(metric)}
+def _named(name: object) -> str:
+    try:
+        return checked(name)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error

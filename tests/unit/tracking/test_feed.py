@@ -31,7 +31,7 @@ def run(here: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (here / "x.txt").write_text("x")
     run.log_artifact("x.txt")
     run.track_dataset([1.0], name="d")
-    run.save_checkpoint(model={"w": 1}, step=0)
+    run.save_checkpoint(model={"w": 1}, step=0, wait=True)
     for step in range(5):
         run.log({"loss": step})
     run._live.flush()

@@ -3,15 +3,20 @@
 import math
 import subprocess
 import sys
+import threading
 from array import array
+from collections import deque
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, blob_id
 from cas.objects.manifest import Column, Series
-from cas.tracking.metrics import MetricLog, monitor
+from cas.tracking.metrics import MetricLog
+from cas.tracking.monitor import monitor
 
 
 class Blobs(dict[BlobId, bytes]):
@@ -171,6 +176,201 @@ def test_damaged_points_are_corruption_and_nothing_is_taken(harm: dict[str, obje
     with pytest.raises(CorruptionError):
         log.replay([frame | {"times": [bytes(8)]} | harm])
     assert log.summary() == {}
+
+
+def test_a_thinned_log_counts_what_it_does_not_keep() -> None:
+    log, whole, blobs = MetricLog(every=10), MetricLog(), Blobs()
+    for step in range(0, 95, 3):
+        for each in (log, whole):
+            each.add({"loss": 100.0 - step}, step, float(step))
+        if step % 2:
+            log.add({"rare": 1.0}, step * 10, 0.0)
+    assert log.summary()["loss"] == whole.summary()["loss"]
+    kept = blobs.points(log.series(None, blobs.write))
+    assert [step for step, _ in kept["loss"]] == [0, 12, 24, 36, 48, 60, 72, 84]
+    assert len(kept["rare"]) == log.summary()["rare"]["count"]
+
+
+def test_thinning_can_be_by_metric_and_starts_anew_when_steps_go_back() -> None:
+    log, blobs = MetricLog(every={"a": 5}), Blobs()
+    for step in [0, 1, 5, 2, 3, 7]:
+        log.add({"a": 0.0, "b": 0.0}, step, 0.0)
+    kept = blobs.points(log.series(None, blobs.write))
+    assert [step for step, _ in kept["a"]] == [0, 5, 2, 7]
+    assert len(kept["b"]) == 6
+
+
+def test_epochs_add_up_all_points_of_theirs() -> None:
+    log, blobs = MetricLog(every=100), Blobs()
+    for step in range(6):
+        log.add({"loss": float(step)}, step, 0.0, step / 2)
+    log.add({"loss": math.nan}, 6, 0.0, 3)
+    log.add({"plain": 1.0}, 7, 0.0)
+    told = {
+        name: dict(points) for name, points in blobs.points(log.epochs(None, blobs.write)).items()
+    }
+    assert sorted(told) == [
+        f"loss/{which}"
+        for which in ("count", "first_step", "last", "last_step", "max", "mean", "min")
+    ]
+    assert told["loss/mean"] == pytest.approx({0: 0.5, 1: 2.5, 2: 4.5, 3: math.nan}, nan_ok=True)
+    assert told["loss/first_step"] == {0: 0, 1: 2, 2: 4, 3: 6}
+    assert told["loss/last_step"] == {0: 1, 1: 3, 2: 5, 3: 6}
+    assert told["loss/count"] == {0: 2, 1: 2, 2: 2, 3: 1}
+
+
+CALLS = st.lists(
+    st.tuples(st.sets(st.sampled_from("abc")), st.integers(0, 9), st.none() | st.integers(0, 2)),
+    max_size=30,
+)
+
+
+@given(calls=CALLS, takes=st.sets(st.integers(0, 30)), every=st.sampled_from([1, 3]))
+def test_calls_of_any_metrics_keep_their_order(
+    calls: list[tuple[set[str], int, int | None]], takes: set[int], every: int
+) -> None:
+    log, blobs = MetricLog(every=every), Blobs()
+    told: dict[str, list[tuple[float, float]]] = {}
+    epochs: dict[tuple[str, int], int] = {}
+    for number, (names, step, epoch) in enumerate(calls):
+        log.add(dict.fromkeys(sorted(names), number), step, 0.0, epoch)
+        for name in names:
+            points = told.setdefault(name, [])
+            if not points or every == 1 or not 0 <= step - points[-1][0] < every:
+                points.append((step, float(number)))
+            if epoch is not None:
+                epochs[name, epoch] = epochs.get((name, epoch), 0) + 1
+        if number in takes:
+            log.mark()
+    assert blobs.points(log.series(None, blobs.write)) == told
+    for name in told:
+        for epoch, one in log.by_epoch(name):
+            assert one.count == epochs.pop((name, epoch))
+    assert not epochs
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=60),
+    drains=st.lists(st.booleans(), min_size=60, max_size=60),
+    every=st.sampled_from([1, 4]),
+)
+def test_when_a_log_was_drained_changes_no_digit(
+    values: list[float], drains: list[bool], every: int
+) -> None:
+    one, other, again = MetricLog(every=every), MetricLog(every=every), MetricLog()
+    for step, (value, drain) in enumerate(zip(values, drains, strict=False)):
+        for log in (one, other):
+            log.add({"a": value * 0.1}, step, 0.0, step // 10)
+        if drain:
+            again.replay(filter(None, [one.drain()]))
+    again.replay(filter(None, [one.drain()]))
+    write = Blobs().write
+    for log in (one, again):
+        assert repr(log.summary()) == repr(other.summary())
+        assert log.epochs(None, write).id == other.epochs(None, write).id
+        assert log.series(None, write).id == other.series(None, write).id
+
+
+def test_a_mark_parts_the_epochs_that_went_on_from_those_that_did_not() -> None:
+    log, blobs = MetricLog(), Blobs()
+    log.add({"a": 1.0}, 0, 0.0, 0)
+    log.add({"a": 2.0}, 1, 0.0, 1)
+    mark = log.mark()
+    log.add({"a": 4.0}, 2, 0.0, 1)
+    log.add({"a": 5.0}, 3, 0.0, 2)
+    since = dict(blobs.points(log.epochs(mark, blobs.write))["a/mean"])
+    assert since == {1: 3.0, 2: 5.0}
+
+
+@pytest.mark.parametrize("epoch", ["x", math.nan, math.inf, [1], 2.0**70])
+def test_an_epoch_is_a_finite_number(epoch: object) -> None:
+    log = MetricLog()
+    with pytest.raises(InvalidInputError, match="epoch"):
+        log.add({"a": 1.0}, None, 0.0, epoch)
+    assert log.summary() == {}
+
+
+def test_thinned_points_and_epochs_replay_to_the_same_log() -> None:
+    log, again, anew = MetricLog(every=4), MetricLog(), MetricLog()
+    frames = []
+    for step in range(20):
+        log.add({"a": math.sin(step), "b": 0.0}, step, float(step), step // 7)
+        if step % 3 == 0:
+            frames.append(log.drain())
+    frames.append(log.drain())
+    again.replay([frame for frame in frames if frame])
+    whole = log.drained()
+    assert whole is not None
+    anew.replay([whole])
+    for other in (again, anew):
+        write = Blobs().write
+        for name in ("a", "b"):
+            assert other.summary()[name] == log.summary()[name]
+        assert other.series(None, write).id == log.series(None, write).id
+        ours, theirs = (
+            [(epoch, one.count, one.last, one.min_step) for epoch, one in each.by_epoch("a")]
+            for each in (log, other)
+        )
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("sums", [3, [["a", 0, b""]], [["", None, bytes(88)]]], ids=repr)
+def test_damaged_sums_are_corruption(sums: object) -> None:
+    frame = {"t": "points", "names": [], "steps": [], "values": [], "times": [], "sums": sums}
+    with pytest.raises(CorruptionError):
+        MetricLog().replay([frame])
+
+
+def test_a_log_of_another_kind_passes_over_points() -> None:
+    points, system = MetricLog(), MetricLog("system")
+    points.add({"a": 1.0}, 0, 0.0)
+    frame = points.drain()
+    assert frame is not None
+    system.replay([frame])
+    assert system.summary() == {}
+    system.add({"cpu": 1.0}, 10**15, 0.0)
+    told = system.drain()
+    assert told is not None
+    assert told["t"] == "system"
+
+
+def test_more_calls_than_may_wait_lose_nothing() -> None:
+    log = MetricLog()
+    for _ in range(10_000):
+        log.add({"a": 1.0}, None, 0.0)
+    assert log.summary()["a"]["count"] == 10_000
+    assert log.summary()["a"]["last_step"] == 9_999
+
+
+def test_many_threads_lose_nothing_and_share_no_step() -> None:
+    log = MetricLog()
+    steps: list[int] = []
+
+    def work() -> None:
+        steps.extend([log.add({"a": 1.0}, None, 0.0) for _ in range(3000)])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    frames = []
+    while any(thread.is_alive() for thread in threads):
+        frames.append(log.drain())
+    for thread in threads:
+        thread.join()
+    frames.append(log.drain())
+    assert sorted(steps) == list(range(12_000))
+    again = MetricLog()
+    again.replay([frame for frame in frames if frame])
+    assert again.summary()["a"]["count"] == log.summary()["a"]["count"] == 12_000
+
+
+def test_the_tap_gets_what_thinning_does_not_keep() -> None:
+    log = MetricLog(every=100)
+    log.tap = deque(maxlen=3)
+    for step in range(5):
+        log.add({"a": float(step)}, step, 0.0)
+    log.mark()
+    assert [(step, values[0]) for step, _, _, values in log.tap] == [(2, 2.0), (3, 3.0), (4, 4.0)]
 
 
 @pytest.mark.parametrize(
