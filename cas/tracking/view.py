@@ -1,0 +1,274 @@
+"""Reading a run: `cas.open_run`.
+
+What is asked for is read, and nothing else: a list of ten thousand images reads none of them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cas.errors import AmbiguousError, InvalidInputError, NotFoundError
+from cas.ids import BlobId, CommitId, ManifestId, blob_id
+from cas.objects.commit import CHECKPOINT, DRAFT, RUN, Parent
+from cas.objects.kind import Kind
+from cas.objects.manifest import Column, Series
+from cas.objects.tree import Entry, EntryKind
+from cas.repo import place
+from cas.repo.contents import Held, at, inside
+from cas.repo.layout import RUNS
+from cas.repo.names import shown
+from cas.repo.repo import Repo
+from cas.repo.revision import resolve
+from cas.tracking.checkpoint import read_state
+from cas.tracking.logged import STATE_FORMAT, Logged, Where
+from cas.tracking.loggedrecord import PRUNED, Index
+from cas.tracking.media.kinds import value_of
+from cas.tracking.record import ARTIFACTS
+from cas.tracking.rescue import from_journals
+from cas.tracking.runfiles import journals_of
+from cas.tracking.start import asked_for, author
+from cas.tracking.state import RunState, open_ref
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """The points of one metric as arrays: int64 steps, float64 values and seconds since 1970."""
+
+    steps: Any
+    values: Any
+    times: Any
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a run logged; its content is read when it is asked for."""
+
+    kind: str
+    key: str
+    step: int
+    time: float
+    format: str
+    size: int
+    epoch: float | None
+    options: Mapping[str, Any]
+    _row: Logged = field(repr=False)
+    _view: "RunView" = field(repr=False)
+
+    def bytes(self) -> bytes:
+        """Return the content as it is stored: a PNG, a WAV, a JSON document."""
+        if self.format == STATE_FORMAT:
+            raise InvalidInputError(f"{self.key} is stored as arrays: read its .value()")
+        return self._view._index.content(self._row)
+
+    def value(self) -> Any:
+        """Return what was logged, as equal as its form allows (docs/logging.md says how)."""
+        if self.format == STATE_FORMAT and self._row.id is not None:
+            try:
+                return read_state(self._view.repo, ManifestId(self._row.id))
+            except NotFoundError as error:
+                raise NotFoundError(self.kind, f"{self.key} at step {self.step}", PRUNED) from error
+        return value_of(self.kind, self.format, self.bytes(), dict(self.options))
+
+
+class Metrics(Mapping[str, Points]):
+    """The metrics of a run by name; the points of one are read when they are asked for."""
+
+    def __init__(
+        self, read: Callable[[BlobId], bytes], values: Series | None, times: Series | None
+    ) -> None:
+        self._read = read
+        self._values = {row.name: row for row in values.rows} if values is not None else {}
+        self._times = {row.name: row for row in times.rows} if times is not None else {}
+
+    def __getitem__(self, name: str) -> Points:
+        row, timed = self._values[name], self._times.get(name)
+        return Points(
+            self._column(row.steps, "<i8"),
+            self._column(row.values, "<f8"),
+            self._column(timed.values, "<f8") if timed is not None else None,
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def _column(self, column: Column, dtype: str) -> Any:
+        import numpy as np
+
+        data = column.data if column.data is not None else self._read(column.id)
+        return np.frombuffer(data, dtype)
+
+
+class RunView:
+    """A run, or a checkpoint of one, as its commit tells it; one that lives, as its journal."""
+
+    def __init__(self, repo: Repo, id: CommitId, state: RunState | None = None) -> None:
+        self.repo = repo
+        self.commit = id
+        self._commit = repo.commit(id)
+        if self._commit.kind not in {RUN, DRAFT, CHECKPOINT}:
+            raise InvalidInputError(
+                f"{id.short} is no run: it is a commit of kind {self._commit.kind}"
+            )
+        self._state = state
+        self._index = Index(repo, id)
+
+    @property
+    def name(self) -> str:
+        """The run's full name, EXPERIMENT/NAME."""
+        return f"{self._commit.experiment}/{self._commit.run}"
+
+    @property
+    def status(self) -> str:
+        """How it ended, or `running`."""
+        return self._commit.status or ""
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """What it was made from, by role."""
+        return self._commit.parents
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params, nested as they were given."""
+        return self.document("params.json") if self._state is None else self._state.params
+
+    @property
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Last, least, greatest and mean value and the count of each metric, by name."""
+        if self._state is not None:
+            return self._state.metrics.summary()
+        return self.document("summary.json")
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the run said of itself that is no param."""
+        return self.document("metadata.json") if self._state is None else self._state.metadata
+
+    @property
+    def metrics(self) -> Metrics:
+        """The points of each metric, of a checkpoint those since the commit before."""
+        if self._state is not None:
+            return _so_far(self._state)
+        return Metrics(self._blob, self._series("metrics"), self._series("times"))
+
+    @property
+    def artifacts(self) -> list[str]:
+        """The paths of all artifacts that are files or states."""
+        return [path for path, _ in self._artifacts()]
+
+    def artifact(self, path: str) -> Any:
+        """Return an artifact: a file as its bytes, a state as its value; raise NotFoundError."""
+        raw = f"{ARTIFACTS}/{path}".encode("utf-8", "surrogateescape")
+        entry = at(self.repo, self.commit, raw)[0].entry
+        if entry.kind is EntryKind.STATE:
+            return read_state(self.repo, ManifestId(entry.id))
+        if entry.kind is not EntryKind.FILE:
+            raise InvalidInputError(f"{path} is a folder: `artifacts` lists what is in it")
+        return self._blob(BlobId(entry.id))
+
+    def keys(self) -> dict[str, dict[str, int]]:
+        """Return how many things were logged, by kind and key; reads none of them."""
+        found: dict[str, dict[str, int]] = {}
+        for (kind, key), count in sorted(self._counts().items()):
+            found.setdefault(kind, {})[key] = count
+        return found
+
+    def logged(self, key: str, kind: str | None = None) -> list[Item]:
+        """Return what was logged under a key, in order; `kind` where a key has several.
+
+        Raises NotFoundError and AmbiguousError.
+        """
+        known = [where for where in self._counts() if where[1] == key]
+        found: list[Where] = [where for where in known if kind in {None, where[0]}]
+        if not found:
+            raise NotFoundError("logged", key, "`keys()` lists what there is")
+        if len(found) > 1:
+            raise AmbiguousError(key, sorted(where[0] for where in found))
+        if self._state is not None:
+            rows = [row for row in self._state.logged.rows() if row.where == found[0]]
+        else:
+            rows = self._index.rows(found[0])
+        return [self._item(row) for row in rows]
+
+    def document(self, name: str) -> dict[str, Any]:
+        """Return a document of the record, `environment.json` for instance; empty without it."""
+        if self.repo.lookup(self._commit.tree, name.encode()) is None:
+            return {}
+        told = self.repo.document(self._commit.tree, name)
+        return told if isinstance(told, dict) else {}
+
+    def _counts(self) -> dict[Where, int]:
+        return self._index.counts() if self._state is None else self._state.logged.counts()
+
+    def _blob(self, id: BlobId) -> bytes:
+        return bytes(self.repo.store.read(Kind.BLOB, id))
+
+    def _item(self, row: Logged) -> Item:
+        options = dict(row.options)
+        epoch = options.pop("epoch", None)
+        return Item(
+            row.kind, row.key, row.step, row.time, row.format, row.size, epoch, options, row, self
+        )
+
+    def _series(self, name: str) -> Series | None:
+        entry = self.repo.lookup(self._commit.tree, name.encode())
+        found = self.repo.manifest(ManifestId(entry.id)) if entry is not None else None
+        return found if isinstance(found, Series) else None
+
+    def _artifacts(self) -> Iterator[tuple[str, Entry]]:
+        try:
+            pending = [at(self.repo, self.commit, ARTIFACTS.encode())]
+        except NotFoundError:
+            return
+        while pending:
+            same: list[Held]
+            for same in inside(self.repo, pending.pop()):
+                if same[0].folder:
+                    pending.append(same)
+                else:
+                    yield shown(same[0].path.partition(b"/")[2]), same[0].entry
+
+
+def open_run(rev: str, *, repo: str | os.PathLike[str] | None = None) -> RunView:
+    """Open a run, or a checkpoint of one, to read it; raise NotFoundError.
+
+    A run that still goes on is what its journal says now.
+    """
+    named = asked_for(repo)
+    opened = Repo.open(place.find(Path(named or ".").absolute()), who=author())
+    id = resolve(opened, rev)
+    ref = RUNS + rev.removeprefix("refs/").removeprefix(RUNS)
+    draft = opened.root.refs.get(open_ref(ref))
+    if draft is None and opened.commit(id).kind != DRAFT:
+        return RunView(opened, id)
+    return RunView(opened, draft or id, _living(opened, draft or id, ref))
+
+
+def _living(repo: Repo, id: CommitId, ref: str) -> RunState | None:
+    """Return what the journals of a run say, None where they are not here."""
+    draft = repo.commit(id)
+    position = draft.journal
+    parts = journals_of(repo, position.run) if position is not None else []
+    if position is None or not parts:
+        return None
+    return from_journals(repo, f"{draft.experiment}/{draft.run}", ref, position.run, parts).state
+
+
+def _so_far(state: RunState) -> Metrics:
+    """Return the points of a run that lives."""
+    held: dict[BlobId, bytes] = {}
+
+    def write(data: bytes) -> BlobId:
+        held[id := blob_id(data)] = data
+        return id
+
+    values, times = (take(None, write) for take in (state.metrics.series, state.metrics.times))
+    return Metrics(held.__getitem__, values, times)
