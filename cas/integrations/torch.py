@@ -7,15 +7,17 @@ Format: docs/format/state.md.
 
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from cas.errors import CorruptionError, UnsupportedError
 from cas.objects.canonical import Value
 from cas.objects.framework import Memory, TensorView
 from cas.objects.manifest import DTYPES, MAX_LENGTH, TensorRow
+from cas.tracking.media.histogram import Histogram, ends
 
 SIZE = "torch.Size"
 DTYPE = "torch.dtype"
@@ -57,6 +59,7 @@ class TorchFramework:
             shape=tuple(tensor.shape),
             identity=_identity(tensor),
             buffer=lambda: _bytes(tensor),
+            fill=lambda target: _copy(tensor, target),
         )
 
     def encode(self, value: object) -> list[Value] | None:
@@ -155,6 +158,56 @@ def determinism() -> dict[str, object]:
     return {name: _reading(read) for name, read in readings.items()}
 
 
+def make_deterministic(threads: int | None, *, warn_only: bool, in_time: bool) -> list[str]:
+    """Ask for algorithms that always give the same numbers; return what that does not reach.
+
+    `in_time` says whether cuBLAS had its setting before this program began.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.set_float32_matmul_precision("highest")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    cuda: Any = torch.cuda
+    if cuda.is_available() and cuda.is_initialized() and not in_time:
+        return [
+            "CUDA was in use before CUBLAS_WORKSPACE_CONFIG was set: "
+            "start with CUBLAS_WORKSPACE_CONFIG=:4096:8"
+        ]
+    return []
+
+
+def norms(tensors: Sequence[torch.Tensor]) -> list[float]:
+    """Return the Euclidean norm of each tensor, with one wait for the device."""
+    if not tensors:
+        return []
+    found = [torch.linalg.vector_norm(_measured(tensor)) for tensor in tensors]
+    device = found[0].device
+    return torch.stack([norm.to(device, torch.float32) for norm in found]).tolist()
+
+
+def counted(tensor: torch.Tensor, bins: int = 64) -> Histogram:
+    """Return the histogram of a tensor, counted where it lies."""
+    flat = _measured(tensor).reshape(-1)
+    flat = flat.abs() if flat.is_complex() else flat
+    finite = torch.isfinite(flat)
+    nan = int(torch.isnan(flat).sum())
+    inf = int(flat.numel() - finite.sum()) - nan
+    flat = flat[finite] if nan or inf else flat
+    low, high = (float(flat.min()), float(flat.max())) if flat.numel() else (0.0, 1.0)
+    low, high = ends(low, high, bins, torch.finfo(flat.dtype).eps)
+    counts = torch.histc(flat, bins, low, high).to(torch.int64).cpu().numpy()
+    return Histogram(counts, np.linspace(low, high, bins + 1), nan, inf)
+
+
+def _measured(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a tensor in a form that can be counted and added up."""
+    plain = tensor.detach()
+    plain = plain.coalesce().values() if plain.is_sparse else plain
+    return plain if plain.dtype.itemsize >= 4 else plain.to(torch.float32)
+
+
 def versions() -> dict[str, object]:
     """Return the versions of torch and of what it was built with; leaves CUDA asleep."""
     found = {
@@ -168,6 +221,8 @@ def versions() -> dict[str, object]:
 
 def _hindrance(tensor: torch.Tensor) -> str | None:
     """Return why a tensor cannot be stored, if it cannot."""
+    if _is_dense(tensor):  # nearly all are; a loop waits while thousands are looked at
+        return None
     layout, dtype = (str(word).removeprefix(PREFIX) for word in (tensor.layout, tensor.dtype))
     reasons = {
         "a nested tensor: store its unbind()": tensor.is_nested,
@@ -182,6 +237,16 @@ def _hindrance(tensor: torch.Tensor) -> str | None:
         f"dtype {dtype} has no portable form": tensor.dtype not in _NAMES,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is made of numbers in memory, and of nothing else."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.dtype in _NAMES
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+        and getattr(tensor, "names", (None,)).count(None) == tensor.dim()
+    )
 
 
 def _is_size(lengths: Sequence[object]) -> bool:
@@ -212,6 +277,64 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     # A dimension of length one may have any stride and still count as contiguous.
     flat = carried.as_strided((carried.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
+
+
+def _copy(tensor: torch.Tensor, target: memoryview) -> Callable[[], object] | None:
+    """Write the row-major bytes into `target`; return what waits for a device that copies them."""
+    _expect_little_endian()
+    if not tensor.numel():
+        return None
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    carried = plain.view(_CARRIERS[plain.dtype.itemsize])
+    memory = torch.frombuffer(target, dtype=torch.uint8).view(carried.dtype)
+    # On the stream that the loop computes on: behind the step that is under way, before the next.
+    memory.reshape(carried.shape).copy_(carried, non_blocking=carried.is_cuda)
+    return torch.cuda.current_stream(carried.device).synchronize if carried.is_cuda else None
+
+
+def staging(nbytes: int) -> Memory | None:
+    """Return memory that devices copy into at full speed; None where no device is in use."""
+    cuda: Any = torch.cuda
+    if not (cuda.is_available() and cuda.is_initialized()):
+        return None
+    return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+
+
+def moved(value: Any, device: Any) -> Any:
+    """Return nested state with its tensors on a device; one tensor under many names stays one.
+
+    `device` is what `torch.device` takes, or a map of such by those that the tensors are on now.
+    """
+    known: dict[int, torch.Tensor] = {}
+
+    def move(item: Any) -> Any:
+        if type(item) is torch.Tensor:
+            return known.setdefault(id(item), _to(item, device))
+        if type(item) in {list, tuple}:
+            return type(item)(map(move, item))
+        if isinstance(item, dict):
+            for key in item:
+                item[key] = move(item[key])
+        return item
+
+    return move(value)
+
+
+def _to(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+    where = device.get(str(tensor.device)) if isinstance(device, Mapping) else device
+    return tensor if where is None else tensor.to(where)
+
+
+def allocated() -> dict[str, float]:
+    """Return what torch's allocator holds of each GPU that it works on, as system metrics."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    found: dict[str, float] = {}
+    for number in range(torch.cuda.device_count()):
+        name = f"gpu_{number}_allocator"
+        found[f"{name}_bytes"] = float(torch.cuda.memory_allocated(number))
+        found[f"{name}_reserved_bytes"] = float(torch.cuda.memory_reserved(number))
+    return found
 
 
 def _nothing() -> torch.Tensor:

@@ -72,10 +72,13 @@ def series(repo: Repo, commit: Commit) -> Mapping[str, SeriesRow]:
 def histories(repo: Repo, id: CommitId) -> Histories:
     """Return the whole history of each metric up to a commit.
 
-    The end of a run has it in one piece; a checkpoint has what came since the commit before.
+    The end of a run has it in one piece; a checkpoint has what came since the commit before. Of a
+    run that broke off and went on, the first checkpoint behind that has all of it again.
     """
     pieces: dict[str, list[SeriesRow]] = {}
-    for _, commit in segment(repo.commit, id):
+    for at, commit in segment(repo.commit, id):
+        if commit.kind == RUN and at != id:
+            break
         for name, row in series(repo, commit).items():
             pieces.setdefault(name, []).insert(0, row)
         if commit.kind == RUN:

@@ -5,10 +5,11 @@ Knows no framework. NumPy stands in `arrays.py`, torch in `cas/integrations/torc
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 from cas.objects.canonical import Value
-from cas.objects.manifest import TensorRow
+from cas.objects.manifest import DTYPES, TensorRow
 
 Memory = bytearray | memoryview  # writable bytes that a tensor is made over
 
@@ -21,6 +22,8 @@ class TensorView:
     tensor's own memory where that lies so already, and which keeps that memory alive. Two views
     have the same `identity` exactly when they are the same tensor: memory, offset, shape, strides,
     dtype. `extra` is what the framework needs besides the row, to make the same value again.
+    `fill`, where there is one, writes these bytes straight into memory of their size; what it
+    returns, if anything, waits until they are there: a device may still be at work on the copy.
     """
 
     dtype: str
@@ -28,6 +31,12 @@ class TensorView:
     identity: Hashable
     buffer: Callable[[], memoryview]
     extra: tuple[str, ...] = ()
+    fill: "Callable[[memoryview], Callable[[], object] | None] | None" = None
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the tensor's data; raises KeyError for a dtype that has no row."""
+        return prod(self.shape) * DTYPES[self.dtype]
 
 
 class Framework(Protocol):

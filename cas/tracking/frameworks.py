@@ -9,15 +9,28 @@ from importlib import import_module
 from typing import Any, Final
 
 from cas.errors import UnsupportedError
+from cas.objects.arrays import memory
+from cas.objects.framework import Memory
 from cas.objects.manifest import State
 from cas.objects.pystate import tags
 
 ADAPTERS: Final = {"torch": "cas.integrations.torch"}
+SHARDING: Final = "cas.integrations.shards"
 
 
 def module(name: str) -> Any:
     """Return the adapter module of one framework; raises ImportError when it is not installed."""
     return import_module(ADAPTERS[name])
+
+
+def sharding() -> Any:
+    """Return the module for state that lies over several processes; raise UnsupportedError."""
+    try:
+        return import_module(SHARDING)
+    except ImportError as error:
+        raise UnsupportedError(
+            f"sharded checkpoints need torch.distributed.checkpoint: {error}"
+        ) from error
 
 
 def loaded() -> list[Any]:
@@ -28,6 +41,15 @@ def loaded() -> list[Any]:
 def adapters() -> list[Any]:
     """Return one adapter for each framework that this program has imported."""
     return [found.ADAPTER for found in loaded()]
+
+
+def staging(nbytes: int) -> Memory:
+    """Return writable bytes of any content to copy tensors into; raise MemoryError."""
+    for found in loaded():
+        pinned: Memory | None = found.staging(nbytes)
+        if pinned is not None:
+            return pinned
+    return memory(nbytes)
 
 
 def needed(state: State) -> list[Any]:

@@ -45,6 +45,7 @@ class Guarded:
         self._live = live
         self._pid = os.getpid()
         self._problems: list[str] = []
+        self._late: list[tuple[str, Exception]] = []  # what failed behind the loop meanwhile
         self._ended = False
 
     @property
@@ -68,9 +69,26 @@ class Guarded:
         if self._ended:
             raise InvalidInputError(f"run {self.name} has ended: {method} comes too late")
         ending.went_on()
+        if self._late:
+            self._catch_up()
         return True
 
+    def _kept(self, call: str, action: Callable[[], T]) -> T | None:
+        """Do a part of a call as `guarded` does the whole of it; None where that failed."""
+        try:
+            return action()
+        except Exception as error:
+            self._failed(call, error)
+            return None
+
+    def _catch_up(self) -> None:
+        """Tell what failed behind the loop since the last call."""
+        late, self._late = self._late, []
+        for call, error in late:
+            self._failed(call, error)
+
     def _failed(self, method: str, error: Exception) -> None:
+        """Keep a failure for the end, and tell the first one."""
         text = str(error) if isinstance(error, CasError) else f"{type(error).__name__}: {error}"
         problem = f"{method}: {text}"
         self._problems.append(problem)

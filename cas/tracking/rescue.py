@@ -4,8 +4,9 @@ It may have been taken for dead and live on. So what its journals say and no fin
 is committed too, under a name of its own: nothing that anybody noted down is lost.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,9 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
 from cas.tracking.journal import read_journal
+from cas.tracking.loggedrecord import Index
 from cas.tracking.runfiles import log_entry, log_file
+from cas.tracking.shelf import drafted_frames
 from cas.tracking.state import RunState, free_number, open_ref
 
 CRASHED: Final = "crashed"
@@ -60,20 +63,25 @@ def from_draft(repo: Repo, run: str, ref: str) -> Lost:
     params = repo.document(draft.tree, "params.json")
     state.params = dict(params) if isinstance(params, dict) else {}
     state.parents = list(draft.parents)
+    state.replay(drafted_frames(repo, draft))
+    if repo.lookup(draft.tree, b"metadata.json") is not None:
+        told = repo.document(draft.tree, "metadata.json")
+        state.metadata = dict(told) if isinstance(told, dict) else {}
     ended = draft.time or 0
     tip = repo.root.refs.get(ref)
-    saved = list(segment(repo.commit, tip))[::-1] if tip is not None else []
-    for _, commit in saved:
-        if commit.kind == CHECKPOINT:
-            state.metrics.replay(_points(repo, commit))
-            ended = max(ended, commit.time or 0)
+    own = segment(repo.commit, tip) if tip is not None else ()
+    # Of a run that was gone on with, the first checkpoint after that holds all points before it.
+    saved = [commit for _, commit in takewhile(lambda item: item[1].kind == CHECKPOINT, own)]
+    for frame in points_of(repo, saved[::-1]):
+        state.metrics.replay([frame])
+    ended = max([ended, *(commit.time or 0 for commit in saved)])
     return Lost(state, ((run, ref),), ended)
 
 
 def commit_lost(repo: Repo, lost: Lost) -> str | None:
     """Commit the end of a run; return its name, None when its commits hold all of it already."""
     state, log = lost.state, log_file(repo, lost.state.uid)
-    own_tip, artifacts = state.tip, state.artifacts
+    own_tip, artifacts, logged = state.tip, state.artifacts, state.logged
 
     def build(tx: Transaction) -> str | None:
         found = _place(tx, lost)
@@ -87,6 +95,7 @@ def commit_lost(repo: Repo, lost: Lost) -> str | None:
         state.artifacts = {
             path: entry for path, entry in artifacts.items() if tx.writer.has(entry.id)
         }
+        state.logged = logged.only(tx.writer.has)
         moment = record.Moment(lost.ended, begun.author or repo.who, state.status or CRASHED)
         captured = record.captured_items(repo, begun.tree)
         heavy = log_entry(tx, log) if log.exists() else {}
@@ -100,7 +109,7 @@ def _place(tx: Transaction, lost: Lost) -> tuple[str, str, CommitId] | None:
     """Return name and ref to commit under, and a commit that has what was captured at the start."""
     for run, ref in lost.known_as:
         draft = tx.ref(open_ref(ref))
-        if draft is not None:
+        if draft is not None and _is_of(tx.repo, draft, lost.state.uid):
             return run, ref, draft
     run, ref = lost.known_as[-1]
     number = free_number(tx.root.refs, ref)
@@ -109,6 +118,12 @@ def _place(tx: Transaction, lost: Lost) -> tuple[str, str, CommitId] | None:
         return None  # it never began, or it has ended properly, and only its journal was left
     tx.set_ref(f"{ref}-{number}", None)  # free when this is published too
     return f"{run}-{number}", f"{ref}-{number}", tips[0]
+
+
+def _is_of(repo: Repo, draft: CommitId, uid: bytes) -> bool:
+    """Say whether a draft is of the process that wrote these journals, or does not say whose."""
+    position = repo.commit(draft).journal
+    return position is None or position.run == uid
 
 
 def _tips(tx: Transaction, lost: Lost, number: int) -> Iterator[CommitId]:
@@ -140,6 +155,9 @@ def _holds_all(repo: Repo, tip: CommitId, state: RunState) -> bool:
         return False
     if not {parent.commit for parent in state.parents} <= {p.commit for p in commit.parents}:
         return False
+    shown = Index(repo, tip).counts()
+    if any(shown.get(where, 0) < count for where, count in state.logged.counts().items()):
+        return False
     return all(_has_artifact(repo, commit, path) for path in state.artifacts)
 
 
@@ -154,8 +172,13 @@ def _has_artifact(repo: Repo, commit: Commit, path: str) -> bool:
     return False
 
 
-def _points(repo: Repo, commit: Commit) -> Iterable[Mapping[str, Any]]:
-    """Yield the points of one commit as a frame of a journal."""
+def points_of(repo: Repo, commits: Iterable[Commit]) -> Iterator[dict[str, Any]]:
+    """Yield the points of each commit as a frame of a journal."""
+    for commit in commits:
+        yield from _points(repo, commit)
+
+
+def _points(repo: Repo, commit: Commit) -> Iterator[dict[str, Any]]:
     values, times = (_columns(repo, commit, name) for name in ("metrics", "times"))
     names = sorted(values.keys() & times.keys())
     if names:

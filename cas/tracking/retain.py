@@ -26,6 +26,7 @@ from cas.repo.retention import Checkpoint, Keep
 from cas.repo.transaction import Transaction, transact
 
 NEWEST: Final = ("newest of an unfinished run",)
+BEST: Final = ("said to be the best",)
 # A collection that takes no longer is never put off. Others take one part of the time in so many,
 # in fewer when as much waits to be freed as is kept; when a heap of it waits, there is no choice.
 AT_ONCE: Final = 0.2
@@ -84,6 +85,7 @@ class Retention:
         self._dead = 0
         self._pace = Pace()
         self._told = False
+        self.pinned: CommitId | None = None  # the checkpoint that was said to be the best
 
     def saved(self, run: str, ref: str) -> None:
         """Apply the policy now that the run at `ref` has a new checkpoint; never raises."""
@@ -98,6 +100,14 @@ class Retention:
             pass  # others were faster: the next checkpoint tries again
         except Exception as error:
             self._warn(f"what its policy lets go of stays for now: {error}")
+
+    def make_room(self, run: str, ref: str) -> None:
+        """Apply the policy and collect at once: the disk is full. Raises what goes wrong."""
+        if ref in self._repo.refresh().refs:
+            self._look(run, ref)
+            for id in self._let_go():
+                self._dead += self._held.pop(id).stored_bytes
+        self._collect(2**62)  # whatever has to be copied for it
 
     def ended(self) -> None:
         """Free what still waits for it, now that the run has ended; never raises."""
@@ -145,6 +155,8 @@ class Retention:
             return ()
         needs = self._spared(refs)
         spared.join(needs, {max(items, key=lambda item: item.seq).commit: NEWEST})
+        if self.pinned is not None:
+            spared.join(needs, {self.pinned: BEST})
         decisions = retention.plan(items, self._keep, needs, now=self._repo.clock())
         limit = self._keep.budget_bytes
         if limit is not None:
