@@ -1,0 +1,117 @@
+"""The run as every rank but the first has it: what it logs carries its rank, the rest is rank 0's.
+
+The same training script runs in all processes and makes the same calls. What would only be said
+again (params, inputs, checkpoints, labels) does nothing here, and costs nothing.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from cas.ids import CommitId
+from cas.objects.tree import Entry
+from cas.repo import place
+from cas.repo.repo import Repo
+from cas.repo.transaction import Transaction
+from cas.tracking.live import Live
+from cas.tracking.logged import Logged
+from cas.tracking.ranks import Launch
+from cas.tracking.record import Items
+from cas.tracking.run import Run
+from cas.tracking.saver import Saving
+from cas.tracking.state import RunState
+
+SAID_ONCE: Final = frozenset({"params", "parent", "metadata"})
+
+
+class RankLive(Live):
+    """A joined run whose metrics and objects carry the rank of this process: `loss/rank1`."""
+
+    rank: int = 0
+    _names: dict[str, str]
+
+    @classmethod
+    def of(cls, repo: Repo, state: RunState, launched: Launch) -> Self:
+        """Join the run that rank 0 owns, with a journal of this process."""
+        cwd = Path.cwd()
+        number = f"{state.uid.hex()}-{os.getpid()}-{launched.rank}.journal"
+        live = cls.join(repo, state, place.git_top(cwd) or cwd, number)
+        live.rank, live._names = launched.rank, {}
+        return live
+
+    def note(self, frame: Mapping[str, Any]) -> None:
+        """Take one frame; what rank 0 says of the run is not said again."""
+        if frame["t"] == "logged":
+            super().note({**frame, "key": self._named(frame["key"])})
+        elif frame["t"] not in SAID_ONCE:
+            super().note(frame)
+
+    def add_points(
+        self,
+        points: Mapping[str, object],
+        step: object,
+        time: float,
+        epoch: object = None,
+        *,
+        leads: bool = True,
+    ) -> int:
+        """Take one point of each metric under its name with the rank; return the step."""
+        named = {self._named(key): points[key] for key in points}
+        return super().add_points(named, step, time, epoch, leads=leads)
+
+    def add_logged(self, write: Callable[[Transaction], Sequence[Logged]]) -> Sequence[Logged]:
+        """Store what was logged under keys with the rank."""
+        return super().add_logged(
+            lambda tx: [replace(row, key=self._named(row.key)) for row in write(tx)]
+        )
+
+    def add_artifact(self, path: str, write: Callable[[Transaction], Entry]) -> None:
+        """Store an artifact in a folder of this rank."""
+        super().add_artifact(f"rank{self.rank}/{path}", write)
+
+    def capture(self, capture: Callable[[Transaction], Items]) -> None:
+        """Do nothing: what surrounds the run is captured by rank 0."""
+
+    def _named(self, name: str) -> str:
+        known = self._names.get(name)
+        if known is None:
+            suffix = f"/rank{self.rank}"  # what is stored has it already when it is noted down
+            known = self._names[name] = name.removesuffix(suffix) + suffix
+        return known
+
+
+class RankRun(Run):
+    """A run as a rank above 0 has it."""
+
+    def save_checkpoint(self, **parts: Any) -> Saving:
+        """Do nothing: rank 0 saves. What is returned is done, and names no commit."""
+        if parts.get("metrics"):
+            step = parts.get("step")
+            self.log_metrics(parts["metrics"], step if step is not None else parts.get("epoch"))
+        saving = Saving(parts.get("step"))
+        saving.end()
+        return saving
+
+    def track_dataset(self, *given: Any, **options: Any) -> CommitId | None:
+        """Do nothing: rank 0 says what goes in."""
+        return None
+
+    def track_model(self, *given: Any, **options: Any) -> CommitId | None:
+        """Do nothing: rank 0 says what goes in."""
+        return None
+
+    def track_tokenizer(self, *given: Any, **options: Any) -> CommitId | None:
+        """Do nothing: rank 0 says what goes in."""
+        return None
+
+    def use(self, *given: Any, **options: Any) -> CommitId | None:
+        """Do nothing: rank 0 says what goes in."""
+        return None
+
+    def log_model(self, *given: Any, **options: Any) -> None:
+        """Do nothing: rank 0 has the model."""
+
+    def _annotate(self, *given: Any, **options: Any) -> None:
+        """Do nothing: rank 0 says what the run is about."""
