@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, RefusedError
+from cas.plain import few
+from cas.repo.names import shown
 
 from . import render
 from .params import pairs
@@ -13,7 +15,10 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.objects.commit import Parent
+    from cas.repo.person import Told
     from cas.repo.repo import Repo
+
+MOST = 3  # files that are named in a message
 
 
 @click.command()
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     "--parent", "parents", multiple=True, metavar="ROLE=REV", help="What it was made from."
 )
 @click.option("-e", "--experiment", help="Experiment that it belongs to.")
+@click.option("--move", is_flag=True, help="Delete the files once they were read back.")
+@click.option("--dry-run", is_flag=True, help="With --move: show the plan and stop.")
 @json_option
 @pass_session
 def commit(
@@ -36,11 +43,17 @@ def commit(
     metrics: tuple[str, ...],
     parents: tuple[str, ...],
     experiment: str | None,
+    move: bool,
+    dry_run: bool,
 ) -> None:
     """Commit files and directories.
 
     HEAD moves to the new commit, whose `previous` is what HEAD was. The id goes to standard output,
     what was stored of what was given to standard error.
+
+    With --move each file is deleted after its bytes were read back from the commit and compared;
+    one that changes meanwhile stays. Links and what lies outside of this directory are refused.
+    `cas checkout REV` gets the files back.
     """
     from cas.repo.config import get
     from cas.repo.person import Told, commit_paths
@@ -48,7 +61,9 @@ def commit(
 
     if "" in paths:
         raise InvalidInputError("an empty path: say `.` for this directory")
-    repo = session.writing()
+    if dry_run and not move:
+        raise InvalidInputError("--dry-run is for --move: a commit alone deletes nothing")
+    repo = session.repo if dry_run else session.writing()
     told = Told(
         author=get(repo, "author") or session.who,
         message=message,
@@ -58,10 +73,38 @@ def commit(
         parents=tuple(_parent(repo, *pair) for pair in pairs(parents, "--parent")),
     )
     places = [Path(path) for path in paths]
+    if move:
+        _move(session, repo, places, told, dry_run=dry_run)
+        return
     done = commit_paths(repo, places, Path.cwd(), told, progress=session.progress)
     session.emit(done, [str(done.id)])
     session.say(f"cas: stored {render.human_share(done.stored_bytes, done.given_bytes)}")
     _upkeep(repo)
+
+
+def _move(
+    session: Session, repo: "Repo", places: list[Path], told: "Told", *, dry_run: bool
+) -> None:
+    from cas.repo import move
+
+    plan = move.plan(repo, places, Path.cwd())
+    planned = {"files": plan.files, "bytes": plan.size_bytes}
+    amount = render.count(len(plan.files), "file")
+    if dry_run:
+        lines = [shown(path) for path in plan.files]
+        total = f"would commit and delete {amount}, {render.human_bytes(plan.size_bytes)}"
+        session.emit(planned | {"done": False}, [*lines, total])
+        return
+    done = move.execute(repo, plan, told, progress=session.progress)
+    result = {"commit": done.commit, "removed": done.removed, "removed_bytes": done.removed_bytes}
+    kept = [{"path": path, "reason": reason} for path, reason in done.kept]
+    session.emit(planned | result | {"kept": kept, "done": True}, [str(done.commit.id)])
+    stored = render.human_share(done.commit.stored_bytes, done.commit.given_bytes)
+    session.say(f"cas: stored {stored}; {done.removed:,} of {amount} deleted")
+    _upkeep(repo)
+    if kept:
+        reasons = [f"{shown(path)}: {reason}" for path, reason in done.kept]
+        raise RefusedError(f"{few(reasons, MOST)}: left as they are; commit them again")
 
 
 def _upkeep(repo: "Repo") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cas.cli.session import Session
 from cas.ids import CommitId, ObjectId, blob_id
 from cas.objects.commit import Parent
 from cas.repo.repo import Repo
@@ -141,3 +142,47 @@ def test_a_files_id_is_its_plain_blake3(cas: Cas, repo: Repo, place: Path) -> No
     cas("commit", "x")
     (row,) = [row for row in cas("ls", "HEAD", "--json").json if row["path"] == "x"]
     assert row["id"] == str(blob_id(b"hello"))
+
+
+def test_a_move_is_shown_then_done(cas: Cas, repo: Repo, place: Path) -> None:
+    (place / "d").mkdir()
+    (place / "d" / "x").write_bytes(b"1" * 2000)
+    (place / "y").write_bytes(b"2")
+    shown = cas("commit", "--move", "--dry-run", "d", "y")
+    assert shown.lines == ["d/x", "y", "would commit and delete 2 files, 2.0 kB"]
+    assert "heads/main" not in repo.refresh().refs
+    told = cas("commit", "--move", "--dry-run", "d", "--json").json
+    assert told == {"files": ["d/x"], "bytes": 2000, "done": False}
+    result = cas("commit", "--move", "d", "y", "-m", "away")
+    assert "2 of 2 files deleted" in result.err
+    assert not (place / "d").exists()
+    id, payload, _ = commit_of(repo, result.out)
+    assert payload == {"d": {"x": b"1" * 2000}, "y": b"2"}
+    assert repo.commit(id).message == "away"
+    cas("checkout", "HEAD", "--to", "back")
+    assert (place / "back" / "d" / "x").read_bytes() == b"1" * 2000
+
+
+def test_a_move_that_leaves_something_says_so(
+    cas: Cas, repo: Repo, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "x").write_bytes(b"1")
+    monkeypatch.setattr("cas.repo.folder._is_same", lambda *_: False)
+    result = cas("commit", "--move", "x", "--json", session=Session())
+    assert result.code == 6
+    assert result.json["kept"] == [{"path": "x", "reason": "it has changed since it was committed"}]
+    assert result.json["removed"] == 0
+    assert "x: it has changed since it was committed: left as they are" in result.err
+    assert (place / "x").exists()
+    assert commit_of(repo, result.json["commit"]["id"])[1] == {"x": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("--dry-run x", 2), ("--move link", 6), ("--move .", 6), ("--move ../x", 6)]
+)
+def test_what_cannot_be_moved(cas: Cas, repo: Repo, place: Path, line: str, code: int) -> None:
+    (place / "x").write_bytes(b"1")
+    (place / "link").symlink_to("x")
+    assert cas("commit", *line.split()).code == code
+    assert (place / "x").exists()
+    assert "heads/main" not in repo.refresh().refs
