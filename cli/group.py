@@ -21,10 +21,13 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "run": "Run COMMAND and track it: its code, arguments, output, results.",
         "commit": "Commit files and directories.",
         "tag": "Give a commit a fixed name, or list and delete such names.",
+        "label": "Label a run, or list labels.",
+        "note": "Note something about a run, or show its notes.",
     },
     "Look": {
         "log": "List the runs, or the history of a revision.",
         "show": "Show all that a commit says.",
+        "metrics": "Show the metrics of a run, write them to a file, or make a run of one.",
         "diff": "Compare two revisions by meaning.",
         "ls": "List what a revision holds.",
         "cat": "Write a file of a revision to standard output.",
@@ -36,6 +39,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     },
     "Get back": {
         "checkout": "Write a revision's files into a directory.",
+        "export": "Write the whole record of REV as one document.",
         "reproduce": "Run REV again from its hash alone and say whether it came out the same.",
     },
     "Keep in order": {

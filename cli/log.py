@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cas.errors import InvalidInputError
+
 from . import render
+from .exits import printable
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ ENDS = ("run", "verdict")  # kinds whose status says how something ended
     help="Unfold the checkpoints of each run; of one RUN, why each is kept.",
 )
 @click.option("--graph", is_flag=True, help="Draw the edges of every role.")
+@click.option("--label", metavar="LABEL", help="Runs with this label only.")
 @click.option("--all", "archived", is_flag=True, help="Archived runs too.")
 @json_option
 @pass_session
@@ -36,6 +40,7 @@ def log(
     *,
     checkpoints: bool,
     graph: bool,
+    label: str | None,
     archived: bool,
 ) -> None:
     """List the runs, or the history of a revision.
@@ -44,6 +49,8 @@ def log(
     `previous`; with an experiment: its runs. On a terminal the lines of a graph end where it ends.
     Checkpoints that were pruned stay in the list, with their metrics.
     """
+    if label is not None and (graph or (rev is not None and not is_experiment(session, rev))):
+        raise InvalidInputError("--label chooses among runs: without REV, or with an experiment")
     if graph:
         from .graph import show_graph
 
@@ -54,7 +61,9 @@ def log(
         if not (checkpoints and show_checkpoints(session, rev, limit)):
             _history(session, rev, limit)
     else:
-        _runs(session, limit, experiment=rev, checkpoints=checkpoints, archived=archived)
+        _runs(
+            session, limit, experiment=rev, checkpoints=checkpoints, label=label, archived=archived
+        )
 
 
 def live_runs(session: Session) -> dict[str, str]:
@@ -96,7 +105,8 @@ def run_cells(session: Session, line: "RunLine", *, short: bool = False) -> list
     return [
         session.paint(line.run, bold=True),
         session.paint(line.status, fg=COLOURS.get(line.status, "red"))
-        + (" (archived)" if line.archived else ""),
+        + (" (archived)" if line.archived else "")
+        + (f" [{printable(', '.join(line.labels))}]" if line.labels and not short else ""),
         metric,
         f"{line.kept}/{line.checkpoints} kept" if short else kept,
         stored if short else f"{stored} stored",
@@ -149,21 +159,22 @@ def _runs(
     *,
     experiment: str | None,
     checkpoints: bool,
+    label: str | None,
     archived: bool,
 ) -> None:
     from cas.lineage.history import runs, unfolded
 
     repo, live = session.repo, live_runs(session)
     if not checkpoints:
-        lines = runs(repo, limit, live, experiment=experiment, all=archived)
+        lines = runs(repo, limit, live, experiment=experiment, label=label, all=archived)
         if not lines and limit != 0:
-            session.say(_none(session))
+            session.say(_none(session) if label is None else f"no run has the label {label}")
         session.emit(
             [run_data(line) for line in lines],
             lambda: run_lines(session, lines),
         )
         return
-    found = list(unfolded(repo, limit, live, experiment=experiment, all=archived))
+    found = list(unfolded(repo, limit, live, experiment=experiment, label=label, all=archived))
     refs = repo.root.refs
     session.emit(
         [

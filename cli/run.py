@@ -11,7 +11,16 @@ from .session import Session, pass_session
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-e", "--experiment", help="Experiment of the run; the program's name by default.")
-@click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A param.")
+@click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="K=V",
+    help="A param; K may be several names joined by dots. It overrides the config's.",
+)
+@click.option("--config", metavar="FILE", help="What the run follows: YAML, JSON or TOML.")
+@click.option("--env", "environment", metavar="NAME", help="The environment of the config to take.")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="PATH", help="Data that goes in.")
 @click.option("-o", "--output", "outputs", multiple=True, metavar="PATH", help="What comes out.")
 @click.option("--metrics", metavar="FILE", help="JSON or CSV file that the program writes.")
@@ -22,6 +31,8 @@ def run(
     *,
     experiment: str | None,
     params: tuple[str, ...],
+    config: str | None,
+    environment: str | None,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     metrics: str | None,
@@ -29,8 +40,11 @@ def run(
 ) -> int:
     """Run COMMAND and track it: its code, arguments, output, results.
 
-    Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own.
+    Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own. Without --config,
+    the config is that of CAS_CONFIG or of `pyproject.toml`, if there is one. COMMAND finds what is
+    in effect in the file that CAS_CONFIG names, or in Python by `cas.config()`.
     """
+    from cas.tracking.configfile import config as effective
     from cas.tracking.execute import run_program
     from cas.tracking.program import Program, scalar
     from cas.tracking.record import run_volume
@@ -38,12 +52,13 @@ def run(
     from .params import pairs
     from .render import human_share
 
-    if "" in (command[0], experiment, metrics, *inputs, *outputs):
+    if "" in (command[0], experiment, metrics, config, environment, *inputs, *outputs):
         raise InvalidInputError("an empty name: a variable may be unset where cas is called")
     session.note(f"running {' '.join(command)}")
     given = {key: scalar(value) for key, value in pairs(params, "-p")}
     program = Program(command, given, inputs, outputs, metrics)
-    outcome = run_program(session.writing_or_new(), program, experiment, Path.cwd())
+    known = effective(config, environment=environment, params=given)
+    outcome = run_program(session.writing_or_new(), program, experiment, Path.cwd(), config=known)
     for problem in outcome.problems:
         session.say(f"cas: {problem}")
     if outcome.commit is not None:

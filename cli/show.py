@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS: Final = (
     *("params", "summary", "environment", "source", "seeds", "command", "host"),
-    *("checkpoint", "verdict", "input", "notes"),
+    *("checkpoint", "verdict", "input", "notes", "config", "redacted"),
 )
 SHOWN_ARTIFACTS: Final = 20
 
@@ -32,6 +32,7 @@ def show(session: Session, rev: str) -> None:
     Its fields, params, metrics, parents with their roles, environment, code and artifacts, and
     whether its payload is kept or was pruned. REV is HEAD by default.
     """
+    from cas.repo.annotations import of_run
     from cas.repo.contents import kept
     from cas.repo.revision import resolve
 
@@ -40,6 +41,8 @@ def show(session: Session, rev: str) -> None:
     commit = repo.commit(id)
     found = {name: repo.document(commit.tree, f"{name}.json") for name in DOCUMENTS}
     documents = {name: value for name, value in found.items() if isinstance(value, dict)}
+    if commit.journal is not None:
+        documents["notes"] = documents.get("notes", {}) | of_run(repo, commit).to_words()
     refs = [ref for ref, at in repo.root.refs.items() if at == id and not ref.startswith("holds/")]
     artifacts = list(_artifacts(repo, id))
     session.emit(
@@ -73,6 +76,7 @@ def _lines(
     if commit.message:
         yield ""
         yield from (f"    {printable(line)}" for line in commit.message.strip().split("\n"))
+    yield from _section("notes", _noted(documents.get("notes", {})))
     yield from _section("parents", [_parent(session.repo, parent) for parent in commit.parents])
     yield from _section("params", _pairs(documents.get("params", {})))
     yield from _section("metrics", _metrics(documents.get("summary", {})))
@@ -151,6 +155,16 @@ def _pairs(document: Mapping[str, Any], front: str = "") -> list[tuple[str, ...]
     return rows
 
 
+def _noted(notes: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return what people say of a run: labels and group in a line, then the text."""
+    told = {"labels": ", ".join(notes.get("labels", [])), "group": notes.get("group")}
+    rows: list[tuple[str, ...]] = [(key, printable(value)) for key, value in told.items() if value]
+    lines = str(notes.get("notes") or "").strip().split("\n")
+    return rows + [
+        ("" if number else "notes", printable(line)) for number, line in enumerate(lines) if line
+    ]
+
+
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, told in sorted(summary.items()):
@@ -168,7 +182,16 @@ def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
     if command.get("argv"):
         rows.append(("command", _short(command_line(command))))
     seed = documents.get("seeds", {}).get("seed")
-    return [*rows, ("seed", str(seed))] if seed is not None else list(rows)
+    rows += [("seed", str(seed))] if seed is not None else []
+    return [*rows, *_taken(documents.get("redacted"))]
+
+
+def _taken(told: object) -> list[tuple[str, ...]]:
+    """Return a row that says where the code is not exact, if it is not."""
+    from cas.tracking.redacted import missing
+
+    places = [f"{one.path}:{one.line}" for one in missing(told) if one.path] if told else []
+    return [("not exact", _short(f"secrets taken out at {', '.join(places)}"))] if places else []
 
 
 def command_line(command: Mapping[str, Any]) -> str:

@@ -5,15 +5,19 @@ and one for each checkpoint that is shown.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, DRAFT, PREVIOUS, RUN, Commit
 from cas.repo.archive import archived
 from cas.repo.choice import Read, previous, same_run, segment
-from cas.repo.layout import ARCHIVED, HOLDS, OPEN, RUNS
+from cas.repo.layout import ANNOTATIONS, ARCHIVED, HOLDS, OPEN, RUNS
 from cas.repo.repo import Repo
+
+if TYPE_CHECKING:
+    from cas.repo.annotations import Known
 
 Item = tuple[CommitId, Commit]
 RUN_KINDS = frozenset({RUN, CHECKPOINT, DRAFT})
@@ -37,6 +41,7 @@ class RunLine:
     given_bytes: int
     stored_bytes: int
     archived: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,15 @@ def runs(
     live: Mapping[str, str] | None = None,
     *,
     experiment: str | None = None,
+    label: str | None = None,
     all: bool = False,
 ) -> list[RunLine]:
     """Return the newest runs first; `live` says the status of runs (by ref) that have no end.
 
-    Archived runs come with `all` alone.
+    Archived runs come with `all` alone; with `label`, those alone that have it.
     """
-    return [line for line, _ in unfolded(repo, limit, live, experiment=experiment, all=all)]
+    found = unfolded(repo, limit, live, experiment=experiment, label=label, all=all)
+    return [line for line, _ in found]
 
 
 def unfolded(
@@ -80,11 +87,12 @@ def unfolded(
     live: Mapping[str, str] | None = None,
     *,
     experiment: str | None = None,
+    label: str | None = None,
     all: bool = False,
 ) -> Iterator[tuple[RunLine, list[Item]]]:
     """Yield each run, or each of an experiment, newest first, with its commits, newest first.
 
-    Archived runs come with `all` alone.
+    Archived runs come with `all` alone; with `label`, those alone that have it.
     """
     refs = repo.root.refs
     hidden = frozenset[str]() if all else archived(refs)
@@ -96,10 +104,32 @@ def unfolded(
             if ref.startswith(room + below) and name not in hidden:
                 tips[name] = id
     read = reader(repo)
+    known: Known = {}
+    if label is not None:
+        from cas.repo.annotations import labelled
+
+        having = labelled(repo, known).get(label, frozenset[str]())
+        tips = {ref: id for ref, id in tips.items() if _said_at(read(id)) in having}
     order = sorted(tips.items(), key=lambda item: (-(read(item[1]).time or 0), item[0]))
     for ref, id in order[:limit]:
         commits = list(segment(read, id))
-        yield run_line(refs, ref, commits, (live or {}).get(ref)), commits
+        line = run_line(refs, ref, commits, (live or {}).get(ref))
+        yield replace(line, labels=_labels(repo, commits[0][1], known)), commits
+
+
+def _said_at(commit: Commit) -> str:
+    """Return the ref of what is said of the run that a commit belongs to."""
+    return f"{ANNOTATIONS}{commit.journal.run.hex() if commit.journal is not None else ''}"
+
+
+def _labels(repo: Repo, commit: Commit, known: "Known") -> tuple[str, ...]:
+    """Return the labels of a run; where nobody has labelled one, nothing is loaded and read."""
+    if commit.journal is None or _said_at(commit) not in repo.root.refs:
+        return ()
+    from cas.repo.annotations import current
+
+    said = current(repo, commit.journal.run, known)
+    return () if said is None else said.labels
 
 
 def reader(repo: Repo) -> Read:
@@ -194,7 +224,7 @@ def _is_drawn(ref: str, refs: Mapping[str, CommitId]) -> bool:
     if ref.startswith(OPEN):
         rest = ref.removeprefix(OPEN)
         return RUNS + rest not in refs and rest not in refs
-    return not ref.startswith((HOLDS, ARCHIVED))
+    return not ref.startswith((HOLDS, ARCHIVED, ANNOTATIONS))
 
 
 def _node(
@@ -215,8 +245,6 @@ def _end(repo: Repo, commit: Commit) -> str | None:
 
 
 def _living(nodes: dict[CommitId, Node], live: Mapping[str, str]) -> dict[CommitId, Node]:
-    from dataclasses import replace
-
     for id, node in nodes.items():
         status = node.line and live.get(RUNS + node.line.ref.partition("/")[2])
         if node.line is not None and status:

@@ -21,18 +21,21 @@ from typing import IO, BinaryIO, Final, TypeVar
 from cas.errors import CasError, InvalidInputError
 from cas.ids import CommitId
 from cas.objects.commit import DATASET
-from cas.objects.tree import Entry
 from cas.repo import ingest
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
+from cas.tracking import export, redacted
 from cas.tracking.capture import Start
+from cas.tracking.config import Config, replaced
+from cas.tracking.configfile import passed_on
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
-from cas.tracking.journal import ALIVE, read_journal
 from cas.tracking.live import Live
+from cas.tracking.measures import watch_over
 from cas.tracking.names import make_name
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
-from cas.tracking.record import settings
+from cas.tracking.ranks import take_over
+from cas.tracking.record import Items, settings
 from cas.tracking.runfiles import (
     create_log,
     joined_journals,
@@ -40,12 +43,13 @@ from cas.tracking.runfiles import (
     log_file,
     remove_files,
 )
-from cas.tracking.secrets import scrub_argv
+from cas.tracking.secrets import Taken, scrub_argv
 from cas.tracking.start import begin, say
 from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
 
 T = TypeVar("T")
 PIECE: Final = 64 * 1024
+MAX_LINE: Final = 1024 * 1024
 STDOUT: Final = 1
 STDERR: Final = 2
 
@@ -66,28 +70,68 @@ def run_program(
     experiment: str | None,
     cwd: Path,
     *,
+    config: Config | None = None,
     variables: Mapping[str, str] | None = None,
     output: tuple[int, int] = (STDOUT, STDERR),
 ) -> Outcome:
     """Run a program as a run of its own; raise InvalidInputError when it cannot be started.
 
-    `variables` are its environment, ours by default; `output` says where its standard output and
-    standard error go.
+    `config` is what the run follows and what the program gets as CAS_CONFIG. `variables` are its
+    environment, ours by default; `output` says where its standard output and standard error go.
     """
     env = dict(os.environ if variables is None else variables)
     _insist_on(program.argv, cwd, env)
-    named = experiment or settings(repo).get("experiment")
-    start = Start(
+    known = config or Config()
+    with passed_on(known) as passed:
+        start = _start(repo, program, experiment, cwd, known)
+        done = _run(repo, program, start, cwd=cwd, env=env | passed, output=output)
+    if done.commit is not None:
+        for action in export.at_end(repo, known, cwd):
+            try:
+                action(done.commit)
+            except (CasError, OSError) as error:
+                say(f"warning: {error}")
+    return done
+
+
+def _start(
+    repo: Repo, program: Program, experiment: str | None, cwd: Path, config: Config
+) -> Start:
+    """Return what is known of the run of a program as it begins."""
+    said = config.words
+    named = experiment or said.get("experiment") or settings(repo).get("experiment")
+    params = {**config.params, **argument_params(scrub_argv(program.argv))}
+    return Start(
         experiment=named or make_name(subject(program.argv, cwd), "program"),
-        params={**argument_params(scrub_argv(program.argv)), **program.params},
+        name=said.get("name"),
+        params=replaced(params, program.params),
+        seed=said.get("seed"),
+        labels=said.get("labels", ()),
+        group=said.get("group"),
+        notes=said.get("notes", ""),
         command=program.document(cwd),
+        retention=config.retention,
+        config=said,
     )
+
+
+def _run(
+    repo: Repo,
+    program: Program,
+    start: Start,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: tuple[int, int],
+) -> Outcome:
+    """Run a program, with these variables, to its end."""
     live = begin(repo, start, entry=script_of(program.argv, cwd), cwd=cwd)
     live.tell = say
     say(f"run {live.state.run} in {repo.path}")
     try:
+        watch_over(live, start.config or {})
         _track_inputs(live, program.inputs, cwd)
-        child = _started(program.argv, cwd, env | _joining(live))
+        child = _started(program.argv, cwd, {**env, **_joining(live)})
     except BaseException:
         live.discard()
         raise
@@ -96,7 +140,7 @@ def run_program(
         code = _followed(child, create_log(repo, live.state.uid), output)
         problems = tuple(_gather(live, program, cwd))
         status = {0: FINISHED, -signal.SIGINT: INTERRUPTED, 130: INTERRUPTED}.get(code, FAILED)
-        commit = live.finish(live.moment(status), lambda tx: ({}, _logged(tx, log)))
+        commit = live.finish(live.moment(status), partial(_logged, live, log))
     except BaseException:
         live.abandon()
         raise
@@ -166,12 +210,22 @@ def _patiently(wait: Callable[[], T]) -> T:
 
 
 def _tee(source: IO[bytes], to: int, log: IO[bytes], lock: threading.Lock) -> None:
+    """Pass on what comes at once, and log it line by line.
+
+    A line that the other stream cuts in two could hide a secret from the filter.
+    """
+    waiting = b""
     with source:
         while data := os.read(source.fileno(), PIECE):
             with suppress(OSError):  # whoever read our output may be gone: the log goes on
                 _write(to, data)
+            waiting += data
+            whole = len(waiting) if len(waiting) > MAX_LINE else waiting.rfind(b"\n") + 1
             with lock, suppress(OSError):
-                _write(log.fileno(), data)
+                _write(log.fileno(), waiting[:whole])
+            waiting = waiting[whole:]
+    with lock, suppress(OSError):
+        _write(log.fileno(), waiting)
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -199,7 +253,7 @@ def _track_inputs(live: Live, inputs: Iterable[str], cwd: Path) -> None:
 def _gather(live: Live, program: Program, cwd: Path) -> Iterator[str]:
     """Take over what the program left; yield what could not be had."""
     takers: list[tuple[str, Callable[[], None]]] = [
-        ("what the program logged itself: ", partial(_take_journal, live, path))
+        ("what the program logged itself: ", partial(take_over, live, path))
         for path in joined_journals(live.repo, live.state.uid)
     ]
     if program.metrics is not None:
@@ -215,12 +269,6 @@ def _gather(live: Live, program: Program, cwd: Path) -> Iterator[str]:
             yield f"{what}{error}"
 
 
-def _take_journal(live: Live, path: Path) -> None:
-    for frame in read_journal(path).frames:
-        if frame["t"] not in {"finish", "commit", "moved", ALIVE}:
-            live.note(frame)
-
-
 def _take_metrics(live: Live, path: Path) -> None:
     for step, numbers in read_metrics(path):
         live.add_points(numbers, step, live.repo.clock() / 1e6)
@@ -231,5 +279,10 @@ def _take_output(live: Live, path: Path) -> None:
     live.add_artifact(name, lambda tx: ingest.add(tx.writer, path, follow=True))
 
 
-def _logged(tx: Transaction, log: Path) -> dict[str, Entry]:
-    return log_entry(tx, log) if log.exists() else {}
+def _logged(live: Live, log: Path, tx: Transaction) -> tuple[Items, Items]:
+    """Store the log, and with the record what was taken out of it."""
+    if not log.exists():
+        return {}, {}
+    taken: list[Taken] = []
+    heavy = log_entry(tx, log, taken.append)
+    return redacted.at_the_end(tx, live.captured, {"log.txt": taken}), heavy

@@ -5,8 +5,9 @@ time. Errors are raised here; `run` decides that they do not reach a training lo
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -17,11 +18,14 @@ from cas.objects.tree import Entry
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
-from cas.tracking.feed import Feed, open_feed
+from cas.tracking.feed import Feed, Worker, open_feed
+from cas.tracking.logged import Logged
 from cas.tracking.metrics import Mark
+from cas.tracking.past import Now, PastMetrics
 from cas.tracking.record import Items, Moment
 from cas.tracking.runfiles import has_owner, moved_on
 from cas.tracking.secrets import valid_text
+from cas.tracking.shelf import Shelf
 from cas.tracking.state import RunState, artifact_frame, free_number, moved_frame, parent_frame
 
 T = TypeVar("T")
@@ -40,12 +44,22 @@ class Live:
         self.top = top
         self.captured: Items = {}
         self.joined = False
+        # What writes the rest of what is captured; None once the run has it.
+        self.late: Callable[[Transaction, Items], Items] | None = None
+        self._late_in = False
+        self.base: CommitId | None = None  # the checkpoint of its own that it goes on from
         self._author = record.settings(repo).get("author") or repo.who
         self._feed = feed
-        self._mark: Mark | None = None
+        self._mark: Mark | None = None  # where the points of the newest checkpoint end
+        self._asked: Mark | None = None  # the same of the newest one that was asked for
         self._draft: CommitId | None = None
         self._made: tuple[CommitId, Mark] | None = None  # the commit on its way, and its points
         self._turn = threading.RLock()
+
+    @property
+    def journal(self) -> Path:
+        """The file that has all that this process was told so far."""
+        return self._feed.path
 
     @property
     def tell(self) -> Callable[[str], None]:
@@ -95,9 +109,24 @@ class Live:
         """Take one frame, into the state and the journal."""
         self._feed.note(frame)
 
-    def add_points(self, points: Mapping[str, object], step: object | None, time: float) -> int:
-        """Take one point of each metric, within the second in the journal; return the step."""
-        return self.state.metrics.add(points, step, time)
+    def add_points(
+        self,
+        points: Mapping[str, object],
+        step: object,
+        time: float,
+        epoch: object = None,
+        *,
+        leads: bool = True,
+    ) -> int:
+        """Take one point of each metric, within the second in the journal; return the step.
+
+        Points that do not lead leave the step of the others as it is.
+        """
+        return self.state.metrics.add(points, step, time, epoch, leads=leads)
+
+    def beside(self, worker: Worker) -> None:
+        """Let something work beside the run until that ends."""
+        self._feed.beside(worker)
 
     def flush(self) -> None:
         """Write everything that has come up to the journal."""
@@ -109,30 +138,34 @@ class Live:
         def build(tx: Transaction) -> Entry:
             self._catch_up(tx)
             entry = write(tx)
-            before = self.state.artifacts
-            self.state.artifacts = {**before, path: entry}
-            try:
-                self._draft_in(tx)
-            finally:
-                self.state.artifacts = before
+            self._draft_in(tx, artifacts={**self.state.artifacts, path: entry})
             return entry
 
         with self._turn:
             entry = self._transact(f"artifact {valid_text(path)}", build)
             self.note(artifact_frame(path, entry))
 
+    def add_logged(self, write: Callable[[Transaction], Sequence[Logged]]) -> Sequence[Logged]:
+        """Store files that were logged and hold them by the draft; the journal is the caller's."""
+
+        def build(tx: Transaction) -> tuple[Sequence[Logged], Shelf]:
+            self._catch_up(tx)
+            rows = write(tx)
+            grown = self.state.shelf.grown(tx.writer, rows)
+            self._draft_in(tx, shelf=grown)
+            return rows, grown
+
+        with self._turn:
+            rows, self.state.shelf = self._transact(f"files of {self.state.run}", build)
+        return rows
+
     def add_input(self, what: str, write: Callable[[Transaction], Parent]) -> CommitId:
         """Store an input and let the draft reach it, then name it in the journal."""
 
         def build(tx: Transaction) -> Parent:
             self._catch_up(tx)
-            parent = write(tx)
-            before, apart = self.state.parents, tx.writer.stored
-            self.state.parents = [*before, parent]
-            try:
-                self._draft_in(tx, apart=apart)
-            finally:
-                self.state.parents = before
+            parent, apart = write(tx), tx.writer.stored
+            self._draft_in(tx, apart=apart, parents=[*self.state.parents, parent])
             return parent
 
         with self._turn:
@@ -140,29 +173,59 @@ class Live:
             self.note(parent_frame(parent))
         return parent.commit
 
+    def hold_part(self, path: str, write: Callable[[Transaction], Entry]) -> tuple[Entry, int]:
+        """Store a part of a checkpoint, held until that is there; return what it cost too."""
+
+        def build(tx: Transaction) -> tuple[Entry, int]:
+            self._catch_up(tx)
+            entry, stored = write(tx), tx.writer.stored
+            self._draft_in(tx, apart=stored, parts={path: entry})
+            return entry, stored
+
+        with self._turn:
+            return self._transact(f"part of checkpoint {self.state.run}", build)
+
+    def now(self) -> Now:
+        """Return what is known of the run now, for a checkpoint that is stored later."""
+        self._feed.flush_or_tell()
+        position = self.state.position
+        metrics = PastMetrics(self.state.metrics, self._asked)
+        self._asked = metrics.mark()
+        return Now(self.state.params, metrics, position)
+
     def checkpoint(
-        self, write: Callable[[Transaction], Entry], moment: Moment, details: Mapping[str, Any]
+        self,
+        write: Callable[[Transaction], Entry],
+        moment: Moment,
+        details: Mapping[str, Any],
+        now: Now | None = None,
+        before_bytes: int = 0,
     ) -> CommitId:
         """Commit a checkpoint, durably; the points since the commit before go with it."""
-        self._feed.flush_or_tell()
+        told = now or self.now()
 
         def build(tx: Transaction) -> CommitId:
             self._catch_up(tx)
-            after = self.state.metrics.mark()
+            after = told.metrics.mark()
             id = record.checkpoint(
                 tx,
-                self.state,
+                told.of(self.state),
                 self.captured,
                 write(tx),
                 points=(self._mark, after),
                 moment=moment,
                 details=details,
+                before_bytes=before_bytes,
             )
             self._made = id, after
             return id
 
         with self._turn:
-            id = self._transact(f"checkpoint {self.state.run}", build)
+            try:
+                id = self._transact(f"checkpoint {self.state.run}", build)
+            except BaseException:
+                self._asked = self._mark
+                raise
             self._committed(id, self.state.seq + 1)
         return id
 
@@ -199,12 +262,14 @@ class Live:
 
     def abandon(self) -> None:
         """Close the journal as it is: the next writing command commits what it says."""
+        self.late = None
         self._feed.halt()
         self._feed.flush_or_tell()
         self._feed.close()
 
     def discard(self) -> None:
         """Take back a run that never began."""
+        self.late = None
         self._feed.halt()
         self._take_back()
         self._feed.drop()
@@ -212,6 +277,17 @@ class Live:
     def moment(self, status: str, step: int | None = None, message: str = "") -> Moment:
         """Return the circumstances of a commit made now."""
         return Moment(self.repo.clock(), self._author, status, message, step)
+
+    def complete(self) -> None:
+        """Publish what was still being captured as the run began, unless a commit has it."""
+
+        def build(tx: Transaction) -> None:
+            self._catch_up(tx)
+            self._draft_in(tx)
+
+        with self._turn:
+            if self.late is not None:
+                self._transact(f"start {self.state.run}", build)
 
     def between(self, action: Callable[[], T]) -> T:
         """Do something with the repository while no commit of this run is on its way."""
@@ -228,13 +304,20 @@ class Live:
             self._draft_in(tx)
 
         with self._turn:
-            self._transact(f"start {self.state.run}", build)
+            before = self.captured
+            try:
+                self._transact(f"start {self.state.run}", build)
+            except BaseException:
+                self.captured = before  # what was not published is not stored either
+                raise
 
     def _transact(self, what: str, build: Callable[[Transaction], T]) -> T:
         """Publish something of this run; should it have been taken for dead, under a new ref."""
         while True:
             with suppress(_TakenForDeadError):
-                return transact(self.repo, what, build, run=self.state.run)
+                done = transact(self.repo, what, build, run=self.state.run)
+                self.late = None if self._late_in else self.late
+                return done
             transact(self.repo, f"continue {self.state.run}", self._move_on, run=self.state.run)
 
     def _take_back(self) -> None:
@@ -245,9 +328,12 @@ class Live:
         if self._draft is not None:
             self._transact(f"discard {self.state.run}", build)
 
-    def _draft_in(self, tx: Transaction, *, apart: int = 0) -> None:
-        moment = self.moment("running")
-        self._draft = record.draft(tx, self.state, self.captured, moment, apart=apart)
+    def _draft_in(
+        self, tx: Transaction, *, apart: int = 0, parts: Items = record.NO_PARTS, **more: Any
+    ) -> None:
+        """Replace the draft; `more` is what the run's state has besides once that is published."""
+        state, now = replace(self.state, **more), self.moment("running")
+        self._draft = record.draft(tx, state, self.captured, now, apart=apart, parts=parts)
 
     def _catch_up(self, tx: Transaction) -> None:
         """Continue after the newest commit of the run, which may be another process's.
@@ -258,12 +344,21 @@ class Live:
         if draft is None:
             raise _TakenForDeadError
         if draft != self._draft:
+            position = self.repo.commit(draft).journal
+            if position is not None and position.run != self.state.uid:
+                raise _TakenForDeadError  # another process has continued the run
             # Of a program in `cas run`, which knows better what it is made of.
             self.captured = record.captured_items(self.repo, self.repo.commit(draft).tree)
             self._draft = draft
+        self._add_late(tx)
         tip = tx.ref(self.state.ref)
         if tip is not None and tip != self.state.tip:
             self._committed(tip, self.repo.commit(tip).seq)
+
+    def _add_late(self, tx: Transaction) -> None:
+        if self.late is not None:
+            self.captured = self.captured | self.late(tx, self.captured)
+            self._late_in = True
 
     def _committed(self, id: CommitId, seq: int) -> None:
         if self._made is not None and self._made[0] == id:
@@ -288,5 +383,9 @@ class Live:
         if self.state.run == run:
             self.tell(f"run {run} was taken for dead and committed; it goes on as {run}-{number}")
         tx.set_ref(f"{ref}-{number}", None)  # free when this is published too
+        # The old draft's segments may be gone; their files stand in what it was committed as.
+        files = [row for row in self.state.logged.rows() if row.id is not None]
+        self.state.shelf = Shelf().grown(tx.writer, files)
         self.note(moved_frame(f"{run}-{number}", f"{ref}-{number}"))
+        self._add_late(tx)
         self._draft_in(tx)

@@ -26,6 +26,7 @@ from cas.objects.commit import (
 )
 from cas.objects.document import document
 from cas.objects.kind import Kind
+from cas.objects.manifest import Series
 from cas.objects.tree import Entry, EntryKind, TreeSummary
 from cas.repo import config, ingest
 from cas.repo.choice import segment
@@ -33,7 +34,11 @@ from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
 from cas.store.writer import ObjectWriter
-from cas.tracking.metrics import Mark, monitor
+from cas.tracking import loggedrecord
+from cas.tracking.metrics import Mark
+from cas.tracking.monitor import monitor
+from cas.tracking.shards import SHARDS, held
+from cas.tracking.shelf import drafted
 from cas.tracking.state import RunState, artifact_frame, named_entry
 
 SMALL_ARTIFACT: Final = 64 * 1024
@@ -50,10 +55,18 @@ CAPTURED: Final = (
     "host.json",
     "notes.json",
     "retention.json",
+    "config.json",
+    "job.json",
+    "resumed.json",
+    "redacted.json",
     "code",
+    "cells.py",
+    "notebook.ipynb",
 )
 
 Items = dict[str, Entry]
+
+NO_PARTS: Final[Items] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +122,30 @@ def run_volume(repo: Repo, tip: CommitId) -> Volume:
 
 
 def draft(
-    tx: Transaction, state: RunState, captured: Items, moment: Moment, *, apart: int = 0
+    tx: Transaction,
+    state: RunState,
+    captured: Items,
+    moment: Moment,
+    *,
+    apart: int = 0,
+    parts: Items | None = NO_PARTS,
 ) -> CommitId:
     """Write the run's draft: what was captured, all artifacts and inputs so far, others' too.
 
-    `apart` of the bytes that this transaction stored are an input's, which are not the run's own.
+    `apart` of the bytes that this transaction stored are not the draft's own: an input's, or a
+    checkpoint's. `parts` of a checkpoint join those that are held; None lets go of them all.
     """
     old = tx.ref(state.open_ref)
     artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
     parents = list(tx.repo.commit(old).parents) if old is not None else []
     parents += [parent for parent in state.parents if parent not in parents]
     small, large = split_artifacts(artifacts)
-    items = captured | small
+    others = drafted(tx.repo, tx.repo.commit(old)) if old is not None else {}
+    others.pop(state.shelf.path, None)
+    large |= others | state.shelf.items(tx.writer)
+    if parts is not None:
+        large |= (held(tx.repo, tx.repo.commit(old)) if old is not None else {}) | parts
+    items = captured | small | _metadata(tx.writer, state)
     items["params.json"] = _document(tx.writer, "params.json", state.params)
     if artifacts:
         frames = [artifact_frame(path, entry) for path, entry in sorted(artifacts.items())]
@@ -151,16 +176,26 @@ def checkpoint(
     points: tuple[Mark | None, Mark],
     moment: Moment,
     details: Mapping[str, Any],
+    before_bytes: int = 0,
 ) -> CommitId:
-    """Write a checkpoint: the state as payload, the points since the commit before as record."""
+    """Write a checkpoint: the state as payload, the points since the commit before as record.
+
+    `before_bytes` were stored for its parts, which the draft has held and now lets go of.
+    """
+    captured = items
     # What was captured at the start counts where the run ends, not once for each checkpoint.
     captured_bytes = sum(item.size for item in items.values())
     items = items | _results(tx.writer, state, *points)
     items["checkpoint.json"] = _document(tx.writer, "checkpoint.json", dict(details))
     tree = _tree(tx, items)
-    payload = ingest.nest(tx.writer, [(b"state", entry)])
+    payload = ingest.nest(tx.writer, [(entry.name, entry)])
     commit = replace(_commit(CHECKPOINT, tree.id, state, moment), payload=payload.id)
-    return _publish(tx, state, commit, tree.size + payload.size - captured_bytes)
+    given = tree.size + payload.size - captured_bytes
+    id = _publish(tx, state, commit, given, before_bytes)
+    if entry.name == SHARDS:
+        now = replace(moment, step=None)
+        draft(tx, state, captured, now, apart=tx.writer.stored, parts=None)
+    return id
 
 
 def finish(
@@ -179,9 +214,11 @@ def finish(
     old = tx.ref(state.open_ref)
     artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
     small, large = split_artifacts(artifacts)
-    tree = _tree(tx, captured | small | _results(tx.writer, state) | (light or {}))
+    results = _results(tx.writer, state) | _observed(tx.writer, state)
+    shown, shown_files = loggedrecord.items(tx.writer, state.logged)
+    tree = _tree(tx, captured | small | results | shown | (light or {}))
     commit, given = _commit(RUN, tree.id, state, moment), tree.size
-    large |= heavy or {}
+    large |= shown_files | (heavy or {})
     if large:
         payload = _tree(tx, large)
         commit, given = replace(commit, payload=payload.id), given + payload.size
@@ -224,14 +261,32 @@ def _results(
         "params.json": _document(writer, "params.json", state.params),
         "summary.json": _document(writer, "summary.json", state.metrics.summary()),
     }
-    for name, series in (
-        ("metrics", state.metrics.series(since, writer.blob, until)),
-        ("times", state.metrics.times(since, writer.blob, until)),
-    ):
-        if series.rows:
-            id = writer.manifest(series.to_bytes())
-            items[name] = Entry(name.encode(), EntryKind.SERIES, id, series.size)
+    metrics = state.metrics
+    items |= _series(writer, "metrics", metrics.series(since, writer.blob, until))
+    items |= _series(writer, "times", metrics.times(since, writer.blob, until))
+    return items | _series(writer, "epochs", metrics.epochs(since, writer.blob))
+
+
+def _observed(writer: ObjectWriter, state: RunState) -> Items:
+    """Return what was seen of a run from outside; none of it is ever compared."""
+    items = _series(writer, "system", state.system.series(None, writer.blob))
+    items |= _metadata(writer, state)
+    if state.events:
+        items["events.json"] = _document(writer, "events.json", state.events)
     return items
+
+
+def _metadata(writer: ObjectWriter, state: RunState) -> Items:
+    if not state.metadata:
+        return {}
+    return {"metadata.json": _document(writer, "metadata.json", state.metadata)}
+
+
+def _series(writer: ObjectWriter, name: str, series: Series) -> Items:
+    if not series.rows:
+        return {}
+    id = writer.manifest(series.to_bytes())
+    return {name: Entry(name.encode(), EntryKind.SERIES, id, series.size)}
 
 
 def _tree(tx: Transaction, items: Items) -> TreeSummary:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,22 +37,30 @@ from cas.repo.choice import segment
 from cas.repo.layout import HOLDS, REPRODUCTIONS, RUNS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.tracking.config import Config, in_effect
+from cas.tracking.configfile import passed_on
 from cas.tracking.ending import FINISHED
 from cas.tracking.environment import variables
 from cas.tracking.execute import STDERR, run_program
+from cas.tracking.parts import was_captured
 from cas.tracking.program import Program
 from cas.tracking.rebuild import Input, Rebuilt, rebuild
 from cas.tracking.recovery import recover_lost
+from cas.tracking.redacted import DOCUMENT, Missing, give_back, given_argv, insist_on, missing
 from cas.tracking.secrets import REMOVED
 from cas.tracking.state import open_ref
 from cas.tracking.variables import (
+    CONFIG_VARIABLE,
     DIR_VARIABLE,
+    ENVIRONMENT_VARIABLE,
     JOIN_VARIABLE,
     ORIGINAL_VARIABLE,
     REPRODUCTION_VARIABLE,
 )
 
 SHORT: Final = 10
+# What may stand around us and stood not around the original, or was something else there.
+NOT_PASSED: Final = frozenset({JOIN_VARIABLE, CONFIG_VARIABLE, ENVIRONMENT_VARIABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,9 @@ class Plan:
     inputs: tuple[Input, ...]
     variables: Mapping[str, str]
     top: str  # where the code lay
+    config: Config  # in effect then
+    lacking: tuple[Missing, ...] = ()  # secrets that code and command were captured without
+    kept: frozenset[str] = frozenset()  # variables whose values were, and are ours now
 
     @property
     def shown(self) -> str:
@@ -83,6 +94,8 @@ def plan(repo: Repo, id: CommitId) -> Plan:
     original = finishing(repo, id)
     commit = repo.commit(original)
     started = repo.document(commit.tree, "command.json")
+    source = repo.document(commit.tree, "source.json")
+    _insist_on_parts(original, {"code": source, "command": started})
     code = repo.lookup(commit.tree, b"code")
     if not isinstance(started, dict) or code is None:
         raise NotFoundError("command of", original.short, "only tracked runs can be reproduced")
@@ -93,10 +106,11 @@ def plan(repo: Repo, id: CommitId) -> Plan:
         )
     for parent in commit.parents_of(RESUMED_FROM):
         _insist_on_payload(repo, parent.commit)
-    source = repo.document(commit.tree, "source.json")
     environment = repo.document(commit.tree, "environment.json")
     host = repo.document(commit.tree, "host.json")
     recorded = environment.get("variables", {}) if isinstance(environment, dict) else {}
+    lacking = missing(repo.document(commit.tree, DOCUMENT))
+    insist_on(lacking, os.environ)
     return Plan(
         original,
         commit.full_name or "",
@@ -105,8 +119,11 @@ def plan(repo: Repo, id: CommitId) -> Plan:
         source.get("entry") if isinstance(source, dict) else None,
         code,
         tuple(_inputs(repo, commit)),
-        {str(key): str(value) for key, value in recorded.items() if value != REMOVED},
+        {str(key): str(value) for key, value in recorded.items() if REMOVED not in str(value)},
         str(host.get("top", "")) if isinstance(host, dict) else "",
+        in_effect(repo.document(commit.tree, "config.json") or {}, f"config of {original.short}"),
+        lacking,
+        frozenset(str(key) for key, value in recorded.items() if REMOVED in str(value)),
     )
 
 
@@ -136,6 +153,16 @@ def execute(
         f"reproduce {planned.run}",
         lambda tx: _commit_verdict(tx, planned, under, verdict, again),
     )
+
+
+def _insist_on_parts(original: CommitId, documents: Mapping[str, object]) -> None:
+    """Raise RefusedError when what is run again was switched off as the run began."""
+    off = [part for part, told in documents.items() if not was_captured(told, part)]
+    if off:
+        raise RefusedError(
+            f"{' and '.join(off)} of {original.short} were not captured: the run was started "
+            "with that switched off, so there is nothing to run again"
+        )
 
 
 def finishing(repo: Repo, id: CommitId) -> CommitId:
@@ -173,6 +200,7 @@ def _again(
             before=planned.top,
         )
         rebuild(repo, place, planned.code, planned.inputs)
+        give_back(place.top, planned.lacking, os.environ)
         tell(f"running {place.shown} in {place.cwd}")
         stage = "start"
         exit_code = _start(repo, planned, under, place, python)
@@ -193,8 +221,8 @@ def _again(
 
 def _start(repo: Repo, planned: Plan, under: str, place: Rebuilt, python: str) -> int:
     """Run the command to its end; what it prints goes to standard error."""
-    env = {key: value for key, value in os.environ.items() if key != JOIN_VARIABLE}
-    for name in variables(env):
+    env = {key: value for key, value in os.environ.items() if key not in NOT_PASSED}
+    for name in variables(env).keys() - planned.kept:
         del env[name]  # one that was not set is not set now
     if env.get("PYTHONPATH") and planned.top:
         # What it leads to in the user's folder is the code as it is now, not as it was.
@@ -206,19 +234,28 @@ def _start(repo: Repo, planned: Plan, under: str, place: Rebuilt, python: str) -
         REPRODUCTION_VARIABLE: under,
         ORIGINAL_VARIABLE: str(planned.original),
     }
+    argv = given_argv(place.argv(python), planned.lacking, os.environ)
     if planned.command["kind"] == "command":
-        program = replace(Program.from_document(planned.command), argv=tuple(place.argv(python)))
+        program = replace(Program.from_document(planned.command), argv=tuple(argv))
         experiment = planned.run.rpartition("/")[0]
         with _environment(env):
             return run_program(
-                repo, program, experiment, place.cwd, output=(STDERR, STDERR)
+                repo,
+                program,
+                experiment,
+                place.cwd,
+                config=planned.config,
+                output=(STDERR, STDERR),
             ).exit_code
+    with passed_on(planned.config) as passed:
+        return _run(argv, place.cwd, env | passed)
+
+
+def _run(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> int:
     try:
-        done = subprocess.run(
-            place.argv(python), cwd=place.cwd, env=env, stdout=STDERR, check=False
-        )
+        done = subprocess.run(argv, cwd=cwd, env=env, stdout=STDERR, check=False)
     except OSError as error:
-        raise InvalidInputError(f"cannot run {python}: {error.strerror}") from error
+        raise InvalidInputError(f"cannot run {argv[0]}: {error.strerror}") from error
     return done.returncode
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cas.errors import CasError, InvalidInputError, TrackingError
 from cas.ids import CommitId
@@ -16,28 +16,34 @@ from cas.plain import human_share
 from cas.repo import ingest
 from cas.repo.retention import Keep
 from cas.repo.transaction import Transaction
-from cas.tracking import ending
+from cas.tracking import ending, redacted
 from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.live import Live
+from cas.tracking.monitor import monitor
 from cas.tracking.record import Items, run_volume
-from cas.tracking.saves import Saves
-from cas.tracking.secrets import scrub_bytes, scrub_text, valid_text
+from cas.tracking.secrets import scrub_file, scrub_text, valid_text
+from cas.tracking.sharded import Sharded
 from cas.tracking.start import say
+from cas.tracking.strategy import Strategy
 from cas.tracking.upkeep import after_run
 
 SHOWN_VALUES: Final = 4
 ENDS: Final = (FINISHED, FAILED, INTERRUPTED)
 
 
-class Run(Saves):
+class Run(Sharded):
     """An execution being tracked."""
 
-    def __init__(self, live: Live, keep: Keep | None = None) -> None:
-        super().__init__(live, keep)
+    def __init__(
+        self, live: Live, keep: Keep | None = None, strategy: Strategy | None = None
+    ) -> None:
+        super().__init__(live, keep, strategy)
         self._commit: CommitId | None = None
         self._ending = threading.RLock()
         live.tell = say
         ending.watch(self._at_exit)
+        if self._strategy.on_signal and not live.joined:
+            self._emergency.install()
 
     def finish(self, status: str = FINISHED, message: str = "") -> CommitId | None:
         """End the run and return its commit; raise TrackingError when tracking failed on the way.
@@ -62,6 +68,7 @@ class Run(Saves):
             self._finish(FINISHED, "", None)
             return
         with suppress(Exception):  # the user's own exception is the one to see
+            self._save_last()
             self._finish(status, "", ending.told(error))
 
     def _finish(self, status: str, message: str, crash: str | None) -> CommitId | None:
@@ -70,11 +77,16 @@ class Run(Saves):
         with self._ending:
             if self._ended:
                 return self._commit
-            texts = {} if crash is None else {"traceback.txt": crash}
+            self._storing.settle()
+            self._catch_up()
+            self._gather(status)
+            texts = self._files() | ({} if crash is None else {"traceback.txt": crash})
             moment = self._live.moment(status, message=valid_text(scrub_text(message)[0]))
             try:
                 # Ctrl-C leaves the run open: the end of the interpreter then ends it.
-                self._commit = self._live.finish(moment, lambda tx: (_documents(tx, texts), {}))
+                self._commit = self._live.finish(
+                    moment, lambda tx: (_documents(tx, texts, self._live.captured), {})
+                )
             except Exception as error:
                 self._leave()
                 with suppress(Exception):
@@ -82,8 +94,8 @@ class Run(Saves):
                 raise TrackingError(f"run {self.name} could not be committed: {error}") from error
             self._leave()
         self._tell(status)
-        if self._retention is not None:
-            self._live.between(self._retention.ended)
+        self._pass_on(self._commit)
+        self._storing.ended()
         after_run(self.repo)
         if self._problems:
             count = len(self._problems)
@@ -93,10 +105,17 @@ class Run(Saves):
 
     def _leave(self) -> None:
         self._ended = True
+        self._emergency.remove()
         ending.leave(self._at_exit)
+
+    def _die(self, why: str) -> None:
+        with suppress(Exception):  # it is dying of something else
+            self._finish(INTERRUPTED, f"ended by {why}", None)
 
     def _at_exit(self, status: str, crash: str | None) -> None:
         try:
+            if crash is not None:
+                self._save_last()
             self._finish(status, "", crash)
         except CasError as error:
             say(f"error: {error}")
@@ -106,14 +125,29 @@ class Run(Saves):
         with suppress(Exception):
             if self._commit is None:
                 return
-            values = list(self._live.state.metrics.summary().items())[:SHOWN_VALUES]
-            shown = [f"{key} {value['last']:.4g}" for key, value in values]
+            state = self._live.state
+            shown = _shown(state.metrics.summary(), monitor(state.metrics.summary(), *state.chosen))
             volume = run_volume(self.repo, self._commit)
             head = f"{status} {self.name} {self._commit.short}"
             stored = f"stored {human_share(volume.stored_bytes, volume.given_bytes)}"
             say(" · ".join([head, *shown, stored]))
 
 
-def _documents(tx: Transaction, texts: Mapping[str, str]) -> Items:
-    raw = {name: scrub_bytes(valid_text(text).encode())[0] for name, text in texts.items()}
-    return {name: ingest.file_entry(tx.writer, name.encode(), data) for name, data in raw.items()}
+def _shown(summary: Mapping[str, Any], best_by: tuple[str, str] | None) -> list[str]:
+    """Return the last values of a few metrics: what runs are judged by, then what came most."""
+
+    def rank(name: str) -> tuple[bool, int, str]:
+        return (best_by is None or name != best_by[0], -summary[name]["count"], name)
+
+    return [
+        f"{name} {summary[name]['last']:.4g}" for name in sorted(summary, key=rank)[:SHOWN_VALUES]
+    ]
+
+
+def _documents(tx: Transaction, texts: Mapping[str, str], captured: Items) -> Items:
+    clean = {name: scrub_file(valid_text(text).encode()) for name, text in texts.items()}
+    taken = {name: found for name, (_, found) in clean.items()}
+    items = redacted.at_the_end(tx, captured, taken)
+    for name, (data, _) in clean.items():
+        items[name] = ingest.file_entry(tx.writer, name.encode(), data)
+    return items

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,11 +19,13 @@ from cas.errors import (
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import RESUMED_FROM, Commit
 from cas.objects.document import document
-from cas.repo import ingest, place, reserve
+from cas.repo import annotations, ingest, place, reserve
+from cas.repo.annotations import Annotation
 from cas.repo.layout import HOLDS, RUNS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.transaction import Transaction
+from cas.tracking import notebook, redaction, resume
 from cas.tracking.capture import (
     Start,
     as_data,
@@ -36,9 +39,12 @@ from cas.tracking.command import default_experiment, entry_point
 from cas.tracking.environment import user
 from cas.tracking.live import Live
 from cas.tracking.names import check_name, two_words
+from cas.tracking.parts import EVERYTHING, Capture
 from cas.tracking.record import Items, chosen_monitor, settings
+from cas.tracking.redaction import Redaction
 from cas.tracking.source import Source, capture_source
 from cas.tracking.state import RunState, open_ref, parent_frame
+from cas.tracking.surroundings import PATIENCE_S, Surroundings
 from cas.tracking.variables import (
     DIR_VARIABLE,
     JOIN_VARIABLE,
@@ -100,32 +106,70 @@ def begin(repo: Repo, start: Start, *, entry: Path | None = None, cwd: Path | No
     own = cwd is None
     here = cwd or Path.cwd()
     ordinal = next(_ordinals) if own else 0
+    start = _with_rules(start)
+    around = Surroundings(start.capture)
     frames = [{"t": "params", "params": as_params(start.params)}] if start.params else []
     frames += map(parent_frame, start.parents)
     source = capture_source(entry_point() if own else entry, here, program=not own)
+    source = source if start.capture.git else source.without_git()
     live = _joined(repo, source, ordinal) if own and JOIN_VARIABLE in os.environ else None
     again = _reproduced(repo, ordinal)
-    first = live is None or "rng" not in live.captured
-    generators = begin_generators(repo, again) if own and first and start.seed is None else None
-    known = documents(start, source, here, ordinal)
+    generators = begin_generators(repo, again) if own and _is_unseeded(start, live) else None
+    start, found = _broken_off(repo, start, own=own and live is None)
+    known = documents(start, source, here, ordinal) | _beside(repo, start, found)
+    said = _said(repo, known["notes.json"], found)
+    # A program in `cas run` waits: what it leaves is taken over by its owner's first commit.
+    behind = not around.ready(PATIENCE_S if live is None else None)
+    known, before = (known if behind else known | around.added(known)), known
+    captured = {**known, "params.json": as_params(start.params)}
     if live is not None:
         known = _better_known(start, known)
 
-    def capture(tx: Transaction) -> Items:
+    def capture(tx: Transaction, state: RunState) -> Items:
         items = {
             name: ingest.file_entry(tx.writer, name.encode(), document(as_data(value)))
             for name, value in known.items()
         }
         if generators is not None:
             items["rng"] = write_state(tx.writer, generators, b"rng")
-        return items if live is not None else items | code(tx, repo, source, again)
+        items |= notebook.entries(tx)
+        _annotate(tx, state, said)
+        if live is not None:
+            return items
+        return items | code(tx, repo, source, again, captured)
 
-    if live is None:
-        return _fresh(repo, start, ordinal, partial(_start, repo, source.top, frames, capture))
-    for frame in frames:
-        live.note(frame)
-    live.capture(capture)
+    if live is not None:
+        for frame in frames:
+            live.note(frame)
+        live.capture(partial(capture, state=live.state))
+        return live
+    begun = _go_on(repo, source.top, frames, capture, found)
+    if begun is None:
+        known.pop(resume.RESUMED, None)  # somebody else has been faster
+        begun = _fresh(repo, start, ordinal, partial(_start, repo, source.top, frames, capture))
+    return _behind(begun, around, before) if behind else begun
+
+
+def _behind(live: Live, around: Surroundings, known: Mapping[str, object]) -> Live:
+    """Let what is still being read go into the run's next transaction, or into one of its own."""
+    live.late = around.late(known)
+    around.then(live.complete)
     return live
+
+
+def _is_unseeded(start: Start, live: Live | None) -> bool:
+    """Say whether the states of the random generators are all that tells where they began."""
+    first = live is None or "rng" not in live.captured
+    return first and start.seed is None and start.capture.rng
+
+
+def _with_rules(start: Start) -> Start:
+    """Let what the config says of redaction and capture hold; CAS_CAPTURE says more than it."""
+    told = start.config or {}
+    redaction.use(Redaction.of(told.get("redaction")))
+    if start.capture is not EVERYTHING:
+        return start
+    return replace(start, capture=Capture.of(Capture.of_environment(), told.get("capture")))
 
 
 def forked_from(repo: Repo, rev: str) -> CommitId:
@@ -138,15 +182,22 @@ def forked_from(repo: Repo, rev: str) -> CommitId:
     return base
 
 
-def _joined(repo: Repo, source: Source, ordinal: int) -> Live | None:
-    """Continue the run of `cas run`, named by uid, ref and name."""
+def joined_state(repo: Repo) -> RunState | None:
+    """Return the run of the `cas run` around us, None when it has ended."""
     uid, ref, run = os.environ[JOIN_VARIABLE].split(" ", 2)
     state = RunState(run, ref, bytes.fromhex(uid), chosen=chosen_monitor(repo))
-    if state.open_ref not in repo.refresh().refs:
+    return state if state.open_ref in repo.refresh().refs else None
+
+
+def _joined(repo: Repo, source: Source, ordinal: int) -> Live | None:
+    """Continue the run of `cas run`."""
+    state = joined_state(repo)
+    if state is None:
         return None
-    tip = repo.root.refs.get(ref)
+    tip = repo.root.refs.get(state.ref)
     state.tip, state.seq = tip, repo.commit(tip).seq if tip is not None else 0
-    return Live.join(repo, state, source.top, f"{uid}-{os.getpid()}-{ordinal}.journal")
+    name = f"{state.uid.hex()}-{os.getpid()}-{ordinal}.journal"
+    return Live.join(repo, state, source.top, name)
 
 
 def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object]:
@@ -156,14 +207,86 @@ def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object
         "seeds.json": start.seed is not None,
         "notes.json": bool(start.labels or start.group or start.notes),
         "retention.json": start.retention is not None,
+        "config.json": bool(start.config),
     }
     return {name: known[name] for name, tells in told.items() if tells}
 
 
+def _annotate(tx: Transaction, state: RunState, said: Annotation) -> None:
+    """Say of a run what its start says of it, beside what has been said before."""
+
+    def join(before: Annotation) -> Annotation:
+        return before.labelled(said.labels).noted(said.notes or before.notes)
+
+    annotations.change(tx, state.uid, Annotation(), join, f"start {state.run}")
+
+
+def _broken_off(repo: Repo, start: Start, *, own: bool) -> tuple[Start, resume.Unfinished | None]:
+    """Return the run to go on with, if there is one, and the start with the name to look for."""
+    if start.resume != resume.AUTO or not own or REPRODUCTION_VARIABLE in os.environ:
+        return start, None
+    job = resume.Job.of(os.environ)
+    name = check_name(resume.name_of(start.name, job), "run")
+    found = resume.find(repo, f"{_experiment(repo, start)}/{name}", job)
+    return replace(start, name=name), found
+
+
+def _beside(repo: Repo, start: Start, found: resume.Unfinished | None) -> dict[str, object]:
+    """Return what is known of a run beside what it captures."""
+    job = resume.Job.of(os.environ)
+    known: dict[str, object] = {} if job is None else {resume.JOB: job.document()}
+    if start.config:
+        known["config.json"] = as_params(start.config)
+    if found is not None:
+        known |= resume.documents(repo, found, as_params(start.params), repo.clock())
+    return known
+
+
+def _said(repo: Repo, words: object, found: resume.Unfinished | None) -> Annotation:
+    """Return what is said of a run as it begins, and what was of one that goes on."""
+    said = annotations.from_words(words)
+    if found is None:
+        return said
+    before = annotations.of_run(repo, found.commit)
+    return before.labelled(said.labels).noted(said.notes or before.notes)
+
+
+def _go_on(
+    repo: Repo,
+    top: Path,
+    frames: Sequence[Mapping[str, Any]],
+    capture: Callable[[Transaction, RunState], Items],
+    found: resume.Unfinished | None,
+) -> Live | None:
+    """Begin to go on with a run that broke off; None when somebody else does, or there is none."""
+    if found is None:
+        return None
+    state = RunState(found.run, found.ref, os.urandom(16), chosen=chosen_monitor(repo))
+    state.tip, state.seq = found.tip, found.commit.seq
+
+    def claim(tx: Transaction) -> Items:
+        if tx.ref(found.ref) != found.tip or tx.ref(state.open_ref) is not None:
+            raise ConflictError(found.ref)
+        tx.set_ref(found.ref, found.tip)  # as it is, when this is published too
+        return capture(tx, state)
+
+    try:
+        live = Live.start(repo, state, top, [*resume.frames(repo, found), *frames], claim)
+    except ConflictError:
+        return None
+    live.base = found.base
+    say(resume.said(repo, found))
+    return live
+
+
+def _experiment(repo: Repo, start: Start) -> str:
+    told = start.experiment or settings(repo).get("experiment") or default_experiment()
+    return check_name(told, "experiment")
+
+
 def _fresh(repo: Repo, start: Start, ordinal: int, begin_as: Callable[[RunState], Live]) -> Live:
     """Begin a run under the first name that is free."""
-    told = start.experiment or settings(repo).get("experiment") or default_experiment()
-    experiment = check_name(told, "experiment")
+    experiment = _experiment(repo, start)
     named = check_name(start.name, "run") if start.name else None
     under = os.environ.get(REPRODUCTION_VARIABLE)
     for name in _names(named, once=under is not None):
@@ -184,7 +307,7 @@ def _start(
     repo: Repo,
     top: Path,
     frames: Sequence[Mapping[str, Any]],
-    capture: Callable[[Transaction], Items],
+    capture: Callable[[Transaction, RunState], Items],
     state: RunState,
 ) -> Live:
     def claim(tx: Transaction) -> Items:
@@ -192,7 +315,7 @@ def _start(
             raise ConflictError(state.ref)
         # Free when this is published too: a whole run may have gone by since the root was read.
         tx.set_ref(state.ref, None)
-        return capture(tx)
+        return capture(tx, state)
 
     return Live.start(repo, state, top, frames, claim)
 

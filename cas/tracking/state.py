@@ -14,7 +14,10 @@ from cas.ids import CommitId, ObjectId
 from cas.objects.commit import Parent
 from cas.objects.tree import Entry, EntryKind
 from cas.repo.layout import OPEN, RUNS
+from cas.tracking.events import as_event
+from cas.tracking.logged import Tracks
 from cas.tracking.metrics import MetricLog
+from cas.tracking.shelf import Shelf
 
 
 @dataclass(slots=True)
@@ -26,8 +29,13 @@ class RunState:
     uid: bytes
     params: dict[str, Any] = field(default_factory=dict)
     metrics: MetricLog = field(default_factory=MetricLog)
+    system: MetricLog = field(default_factory=lambda: MetricLog("system"))  # at microseconds
+    events: list[dict[str, Any]] = field(default_factory=list)
     parents: list[Parent] = field(default_factory=list)
     artifacts: dict[str, Entry] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    logged: Tracks = field(default_factory=Tracks)
+    shelf: Shelf = field(default_factory=Shelf)  # the files in it, as the draft holds them
     tip: CommitId | None = None
     seq: int = 0
     position: int = 0
@@ -42,13 +50,26 @@ class RunState:
         match frame["t"]:
             case "params":
                 self.params = self.params | frame["params"]
-            case "points":
+            case "points" | "system":
                 self.metrics.replay([frame])
+                self.system.replay([frame])
+            case "event":
+                self.events = [*self.events, as_event(frame).document()]
             case "parent":
                 self._add_parent(frame)
             case "artifact":
                 path, entry = named_entry(frame)
                 self.artifacts = {**self.artifacts, path: entry}
+            case "metadata":
+                self.metadata = self.metadata | frame["metadata"]
+            case "logged":
+                self.logged.replay(frame)
+            case _:
+                self._go_on(frame)
+
+    def _go_on(self, frame: Mapping[str, Any]) -> None:
+        """Take a frame that says how far the run is."""
+        match frame["t"]:
             case "commit":
                 self.tip, self.seq = CommitId(ObjectId(frame["commit"])), frame["seq"]
             case "moved":
@@ -78,6 +99,10 @@ class RunState:
             found.append({"t": "params", "params": self.params})
         found += [parent_frame(parent) for parent in self.parents]
         found += [artifact_frame(path, entry) for path, entry in self.artifacts.items()]
+        found += [{"t": "event", **event} for event in self.events]
+        if self.metadata:
+            found.append({"t": "metadata", "metadata": self.metadata})
+        found += self.logged.frames()
         if self.tip is not None:
             found.append({"t": "commit", "commit": bytes(self.tip), "seq": self.seq})
         if self.status is not None:

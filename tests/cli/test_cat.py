@@ -86,7 +86,8 @@ class TestParts:
     def test_a_tensor_of_a_state(self, cas: Cas, repo: Repo) -> None:
         with track("e", name="run") as run:
             weights = np.frombuffer(self.DATA, np.uint8)
-            id = run.save_checkpoint(model={"w": weights, "b": np.arange(2, dtype=np.int16)})
+            model = {"w": weights, "b": np.arange(2, dtype=np.int16)}
+            id = run.save_checkpoint(model=model).commit
         for rev in ("e/run", str(id), f"{id}:state"):
             assert cas("cat", rev, "--tensor", "model.w").raw == self.DATA
             assert cas("cat", rev, "--tensor", "model.b").raw == bytes([0, 0, 1, 0])

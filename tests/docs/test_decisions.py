@@ -24,7 +24,7 @@ with cas.track("x", name=sys.argv[1], seed=0) as run:
     if "artifact" in sys.argv:
         run.log_artifact("notes.txt")
     loss = time.time() if "clock" in sys.argv else 0.5
-    first = run.save_checkpoint(model={"w": loss}, step=1, metrics={"loss": loss})
+    first = run.save_checkpoint(model={"w": loss}, step=1, metrics={"loss": loss}).commit
     refs = run.repo.refresh().refs
     drafts = [name for name in refs if name.startswith("open/")]
     held = [f"holds/{refs[name]}" in refs for name in drafts]

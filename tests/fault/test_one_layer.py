@@ -33,6 +33,13 @@ OUTSIDE = {
     "cas/tracking/reproduce.py": "likewise",
     "cas/tracking/execute.py": "what a program prints is passed on",
     "cas/tracking/runfiles.py": "what a program prints is written to by its threads",
+    "cas/tracking/configfile.py": "a config on its way to the program that is run",
+    "cas/tracking/exchange.py": "a table that was asked for",
+    "cas/tracking/export.py": "a record that was asked for",
+    "cas/tracking/models.py": "a tokenizer writes itself to a folder, which is stored",
+    "cas/tracking/redacted.py": "the code of a reproduction, with its secrets put back",
+    "cas/tracking/sinks.py": "a log that was asked for",
+    "cas/tracking/userfile.py": "what is written for the user, as a whole",
 }
 SOURCES = sorted(str(path) for path in Path("cas").rglob("*.py"))
 

@@ -184,7 +184,7 @@ def track(repo: Repo, rng: random.Random, say: Say) -> None:
             say(
                 "saved",
                 f"{experiment}/{name}",
-                run.save_checkpoint(model={"w": weights}, step=step),
+                run.save_checkpoint(model={"w": weights}, step=step).commit,
             )
         time.sleep(0.001)
     run.finish()

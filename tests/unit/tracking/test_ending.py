@@ -30,7 +30,7 @@ Capture = pytest.CaptureFixture[str]
 def test_a_failure_does_not_hide_the_exception_of_the_script(here: Path) -> None:
     def train() -> float:
         with cas.track("a") as run:
-            run.log({"loss": "?"})
+            run.log_metrics({"loss": "?"})
             return 1 / 0
 
     with pytest.raises(ZeroDivisionError):
@@ -123,7 +123,7 @@ def test_two_runs_at_once_are_two_runs(here: Path) -> None:
 def test_standard_error_may_be_gone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     run = cas.track("a")
-    run.log({"x": "?"})
+    run.log_metrics({"x": "?"})
     with pytest.raises(TrackingError):
         run.finish()
 
@@ -156,7 +156,7 @@ def test_an_interrupted_finish_can_be_done_again(
 def test_a_run_that_was_taken_for_dead_goes_on_under_a_new_ref(here: Path, capsys: Capture) -> None:
     run = cas.track("a", name="x")
     run.log({"m": 1})
-    first = run.save_checkpoint(model={"w": 1}, step=1)
+    first = run.save_checkpoint(model={"w": 1}, step=1).commit
     other = opened(here)
 
     def recover(tx: Transaction) -> None:
@@ -167,7 +167,7 @@ def test_a_run_that_was_taken_for_dead_goes_on_under_a_new_ref(here: Path, capsy
     transact(other, "recover", recover)
     capsys.readouterr()
     run.log({"m": 2})
-    second = run.save_checkpoint(model={"w": 2}, step=2)
+    second = run.save_checkpoint(model={"w": 2}, step=2).commit
     run.save_checkpoint(model={"w": 3}, step=3)
     assert run.name == "a/x-2"
     run.finish()
@@ -229,7 +229,7 @@ def test_a_run_without_a_block_ends_with_the_script(here: Path, how: str) -> Non
 
 
 def test_a_failure_of_tracking_is_told_at_the_end_of_the_interpreter(here: Path) -> None:
-    done = python(here, script(here, "run = cas.track('a')\nrun.log({'x': '?'})\n"))
+    done = python(here, script(here, "run = cas.track('a')\nrun.log_metrics({'x': '?'})\n"))
     assert "cas: error: 1 call of run a/" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -229,6 +229,58 @@ def test_a_header_is_checked() -> None:
         replace(HEADER, pid="7")  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def three(path: Path) -> list[bytes]:
+    """The header and three frames of equal length, as they stand in a journal."""
+    path.parent.mkdir(exist_ok=True)
+    raw = module.to_frame(HEADER.to_value())
+    parts = [raw]
+    for number in range(3):
+        parts.append(module.placed([{"t": "params", "params": {"n": number}}], len(raw)))
+        raw += parts[-1]
+    path.write_bytes(raw)
+    assert len(read_journal(path).frames) == 3
+    return parts
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_frame_that_is_gone_ends_the_journal_there(
+    path: Path, three: list[bytes], gone: int
+) -> None:
+    path.write_bytes(b"".join(part for number, part in enumerate(three) if number != gone))
+    journal = read_journal(path)
+    assert journal.torn
+    assert [frame["params"]["n"] for frame in journal.frames] == list(range(gone - 1))
+
+
+@pytest.mark.parametrize(
+    ("order", "read"),
+    [((0, 2, 1, 3), []), ((0, 1, 1, 2, 3), [0]), ((0, 1, 3, 2), [0]), ((0, 1, 2, 2), [0, 1])],
+)
+def test_frames_that_stand_elsewhere_end_it(
+    path: Path, three: list[bytes], order: tuple[int, ...], read: list[int]
+) -> None:
+    path.write_bytes(b"".join(three[number] for number in order))
+    journal = read_journal(path)
+    assert journal.torn
+    assert [frame["params"]["n"] for frame in journal.frames] == read
+
+
+def test_frames_that_do_not_say_where_they_begin_are_read(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    frames = [{"t": "a"}, {"t": "b"}]
+    path.write_bytes(b"".join(map(module.to_frame, [HEADER.to_value(), *frames])))
+    assert list(read_journal(path).frames) == frames
+
+
+def test_one_too_long_to_say_so_is_written_all_the_same(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    long = {"t": "x", "data": bytes(module.MAX_FRAME - 20)}
+    raw = module.to_frame(HEADER.to_value())
+    path.write_bytes(raw + module.placed([long, {"t": "y"}], len(raw)))
+    assert [frame["t"] for frame in read_journal(path).frames] == ["x", "y"]
+
+
 def test_the_example_of_the_format_page_is_a_journal(path: Path) -> None:
     page = Path("docs/format/journal.md").read_text()
     example = bytes.fromhex(page.partition("```hex Journal\n")[2].partition("```")[0])
@@ -237,8 +289,8 @@ def test_the_example_of_the_format_page_is_a_journal(path: Path) -> None:
     journal = read_journal(path)
     assert not journal.torn
     assert journal.header.run == "mnist/brave-otter"
-    frames = [journal.header.to_value(), *journal.frames]
-    assert b"".join(map(module.to_frame, frames)) == example
+    header = module.to_frame(journal.header.to_value())
+    assert header + module.placed(journal.frames, len(header)) == example
     log = MetricLog()
     log.replay(journal.frames)
     assert log.summary()["loss"]["last"] == 0.5

@@ -6,7 +6,7 @@ import pytest
 
 from cas.repo.packcheck import ERROR, WARNING
 from cas.tracking import journalcheck
-from cas.tracking.journal import Header, to_frame
+from cas.tracking.journal import Header, placed, to_frame
 from tests.support.builders import repository, set_ref
 from tests.support.specimen import OPEN_RUN, Specimen, build
 
@@ -87,6 +87,19 @@ def test_frames_that_make_no_sense_are_an_error(specimen: Specimen) -> None:
     path.write_bytes(path.read_bytes() + to_frame({"t": "points"}))
     ((severity, detail),) = told(specimen)
     assert (severity, "damaged" in detail) == (ERROR, True)
+
+
+def test_a_frame_that_is_gone_is_an_error_that_says_where(specimen: Specimen) -> None:
+    path = journal(specimen)
+    raw = path.read_bytes()
+    first = placed([{"t": "params", "params": {"a": 1}}], len(raw))
+    second = placed([{"t": "params", "params": {"a": 2}}], len(raw) + len(first))
+    path.write_bytes(raw + first + second)
+    assert told(specimen) == []
+    path.write_bytes(raw + second)
+    ((severity, detail),) = told(specimen)
+    assert severity == ERROR
+    assert f"damaged at byte {len(raw)}" in detail
 
 
 def test_one_that_grows_is_alive(specimen: Specimen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def saved(here: Path) -> CommitId | None:
             optimizer={"state": {0: {"step": np.float32(3)}}},
             step=3,
             metrics={"loss": 0.5},
-        )
+        ).commit
 
 
 def commit_file(folder: Path, name: str, data: bytes) -> None:

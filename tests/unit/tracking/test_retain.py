@@ -38,7 +38,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(run: Run, number: int, **metrics: float) -> CommitId:
     weights = np.frombuffer(noise(number, SIZE), dtype=np.uint8)
-    id = run.save_checkpoint(model={"w": weights}, step=number, metrics=metrics)
+    id = run.save_checkpoint(model={"w": weights}, step=number, metrics=metrics).commit
     assert id is not None
     return id
 

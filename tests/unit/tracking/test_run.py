@@ -47,6 +47,14 @@ def test_two_lines_tell_where_a_run_is_and_how_it_ended(here: Path, capsys: Capt
     assert list((repo.path / "journals").iterdir()) == []
 
 
+def test_the_last_line_begins_with_what_runs_are_judged_by(here: Path, capsys: Capture) -> None:
+    with cas.track("digits", strategy=cas.Strategy(monitor="val")) as run:
+        for step in range(3):
+            run.log({"z": step, "a": 10 * step})
+        run.log(dict.fromkeys("bcde", 1) | {"val": 0.5}, step=3)
+    assert " · val 0.5 · a 20 · z 2 · b 1 · stored " in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_params_may_be_nested_and_of_any_kind(here: Path) -> None:
     run = cas.track("a", params={"lr": 0.1, "opt": {"betas": (0.9, 0.99), 3: None}})
     run.log_params(
@@ -202,21 +210,23 @@ def test_what_cannot_be_recorded_is_told_once_and_raised_at_the_end(
 ) -> None:
     run = cas.track("a")
     capsys.readouterr()
-    run.log({"loss": "high"})
-    run.log({"loss": 1.0, "other": [1, 2]})
+    run.log_metrics({"loss": "high"})
+    run.log_metrics({"loss": 1.0, "other": [1, 2]})
     run.log({"loss": 0.5}, step=1.5)  # type: ignore[arg-type]
     run.log(5)  # type: ignore[arg-type]
     run.log()  # type: ignore[call-arg]
     run.log_artifact("nowhere.txt")
     run.track_dataset(object(), name="x")
     run.track_dataset([1.0])
-    assert run.save_checkpoint(model={"w": {1, 2}}) is None
+    assert run.save_checkpoint(model={"w": {1, 2}}).commit is None
     run.log({"loss": 0.25})
     warned = capsys.readouterr().err
     assert warned.count("warning") == 1
-    assert "log: metric 'loss' is a str" in warned
+    assert "log_metrics: metric 'loss' is a str" in warned
     assert "training goes on" in warned
-    with pytest.raises(TrackingError, match=r"9 calls of run a/.* failed; first: log: metric"):
+    with pytest.raises(
+        TrackingError, match=r"9 calls of run a/.* failed; first: log_metrics: metric"
+    ):
         run.finish()
     repo = opened(here)
     _, commit = only_run(repo)
@@ -226,7 +236,7 @@ def test_what_cannot_be_recorded_is_told_once_and_raised_at_the_end(
 
 def test_a_wrong_metric_of_a_checkpoint_does_not_cost_the_checkpoint(here: Path) -> None:
     run = cas.track("a")
-    assert run.save_checkpoint(model={"w": 1}, metrics={"loss": "?"}, step=1) is not None
+    assert run.save_checkpoint(model={"w": 1}, metrics={"loss": "?"}, step=1).commit
     with pytest.raises(TrackingError, match="log_metrics: metric 'loss'"):
         run.finish()
     assert run.load_checkpoint().state["model"] == {"w": 1}

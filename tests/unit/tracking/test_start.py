@@ -116,7 +116,7 @@ def test_settings_say_experiment_author_and_monitor(here: Path) -> None:
         config.change(repo, key, value)
     with cas.track() as run:
         run.log({"loss": 1})
-        first = run.save_checkpoint(model={})
+        first = run.save_checkpoint(model={}).commit
         run.log({"x": 2})
     assert run.name.startswith("e/")
     assert first is not None
