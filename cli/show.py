@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 DOCUMENTS: Final = (
     *("params", "summary", "environment", "source", "seeds", "command", "host"),
-    *("checkpoint", "verdict", "input", "notes", "config", "redacted"),
+    *("checkpoint", "verdict", "input", "notes", "config", "redacted", "resumed", "metadata"),
 )
 SHOWN_ARTIFACTS: Final = 20
+SHOWN_EVENTS: Final = 10
+SHOWN_LOGGED: Final = 20
 
 
 @click.command()
@@ -43,16 +45,22 @@ def show(session: Session, rev: str) -> None:
     documents = {name: value for name, value in found.items() if isinstance(value, dict)}
     if commit.journal is not None:
         documents["notes"] = documents.get("notes", {}) | of_run(repo, commit).to_words()
+    told = repo.document(commit.tree, "events.json")
+    events = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    logged = _logged(repo, id)
     refs = [ref for ref, at in repo.root.refs.items() if at == id and not ref.startswith("holds/")]
     artifacts = list(_artifacts(repo, id))
     session.emit(
         as_data(id, commit, repo.root.refs)
-        | {"refs": sorted(refs), **documents, "artifacts": artifacts},
+        | {"refs": sorted(refs), **documents}
+        | {"events": events, "logged": logged, "artifacts": artifacts},
         lambda: _lines(
             session,
             id,
             commit,
             documents,
+            events=events,
+            logged=logged,
             refs=sorted(refs),
             artifacts=artifacts,
             held=kept(repo, id),
@@ -66,6 +74,8 @@ def _lines(
     commit: "Commit",
     documents: Mapping[str, Any],
     *,
+    events: list[dict[str, Any]],
+    logged: Mapping[str, Mapping[str, int]],
     refs: list[str],
     artifacts: list[dict[str, Any]],
     held: bool,
@@ -78,8 +88,12 @@ def _lines(
         yield from (f"    {printable(line)}" for line in commit.message.strip().split("\n"))
     yield from _section("notes", _noted(documents.get("notes", {})))
     yield from _section("parents", [_parent(session.repo, parent) for parent in commit.parents])
+    yield from _section("resumed", _resumed(documents.get("resumed", {})))
     yield from _section("params", _pairs(documents.get("params", {})))
     yield from _section("metrics", _metrics(documents.get("summary", {})))
+    yield from _section("logged", _kinds(logged))
+    yield from _section("events", _events(events))
+    yield from _section("metadata", _pairs(documents.get("metadata", {})))
     yield from _section("code", _code(documents))
     yield from _section("environment", _environment(documents))
     yield from _section("input", _pairs(documents.get("input", {})))
@@ -173,6 +187,51 @@ def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         rows.append((printable(name), *(f"{key} {render.number(known[key])}" for key in keys)))
     width = max(map(len, rows), default=0)
     return [row + ("",) * (width - len(row)) for row in rows]
+
+
+def _resumed(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each time that a run broke off and went on."""
+    rows: list[tuple[str, ...]] = []
+    for one in told.get("resumed", []):
+        step = one.get("step")
+        where = "from its start" if step is None else f"from step {step}"
+        changed = [
+            f"{name} {_short(values.get('before'))} -> {_short(values.get('now'))}"
+            for name, values in sorted(one.get("params", {}).items())
+        ]
+        rows.append((where, str(one.get("after") or "")[:10], printable(", ".join(changed))))
+    return rows
+
+
+def _logged(repo: "Repo", id: "CommitId") -> dict[str, dict[str, int]]:
+    """Return how often what was logged beside numbers, by kind and key."""
+    from cas.tracking.view import RunView
+
+    if repo.lookup(repo.commit(id).tree, b"logged") is None:
+        return {}
+    return RunView(repo, id).keys()
+
+
+def _kinds(logged: Mapping[str, Mapping[str, int]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        (printable(key), kind, str(count))
+        for kind, keys in sorted(logged.items())
+        for key, count in sorted(keys.items())
+    ]
+    more: list[tuple[str, ...]] = [(f"and {len(rows) - SHOWN_LOGGED} more", "", "")]
+    return rows[:SHOWN_LOGGED] + (more if len(rows) > SHOWN_LOGGED else [])
+
+
+def _events(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the newest events of a run, oldest of them first."""
+    rows: list[tuple[str, ...]] = []
+    if len(events) > SHOWN_EVENTS:
+        rows.append((f"{len(events) - SHOWN_EVENTS} before", "", ""))
+    for one in events[-SHOWN_EVENTS:]:
+        step = "" if one.get("step") is None else f"step {one['step']}"
+        text = ": ".join(str(one[key]) for key in ("title", "text") if one.get(key))
+        rows.append((printable(str(one.get("kind"))), step, _short(text)))
+    return rows
 
 
 def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:

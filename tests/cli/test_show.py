@@ -3,6 +3,7 @@
 from cas.objects.commit import Parent
 from cas.objects.document import document
 from cas.repo.repo import Repo
+from cas.tracking.track import track
 from tests.cli.conftest import Cas
 from tests.support.builders import Files, RunBuilder, commit_files, noise, set_ref
 
@@ -73,3 +74,43 @@ def test_what_is_not_there(cas: Cas, repo: Repo) -> None:
     assert cas("show", "nope").code == 3
     commit_files(repo, {"a": b"1"})
     assert cas("show", "HEAD:a").code == 2
+
+
+def test_what_happened_to_a_run_and_what_it_logged(cas: Cas, repo: Repo) -> None:
+    resumed = {
+        "after": "ab" * 32,
+        "checkpoint": "cd" * 32,
+        "step": 40,
+        "time": 0,
+        "params": {"lr": {"before": 0.1, "now": 0.2}},
+    }
+    alerts = [
+        {"time": 0.0, "kind": "alert", "title": f"t{n}", "text": "x\ny", "metric": "", "step": n}
+        for n in range(12)
+    ]
+    files: Files = {
+        "resumed.json": document({"resumed": [resumed, {**resumed, "step": None, "params": {}}]}),
+        "events.json": document(alerts),
+        "metadata.json": document({"ticket": 7}),
+    }
+    commit_files(repo, files)
+    words = " ".join(cas("show").out.split())
+    assert "resumed: from step 40 ababababab lr 0.1 -> 0.2 from its start ababababab" in words
+    assert "events: 2 before alert step 2 t2: x" in words
+    assert "t1:" not in words
+    assert "metadata: ticket 7" in words
+    told = cas("show", "--json").json
+    assert [one["title"] for one in told["events"]] == [f"t{n}" for n in range(12)]
+    assert told["logged"] == {}
+
+
+def test_what_was_logged_beside_numbers_is_counted(cas: Cas, repo: Repo) -> None:
+    with track("a", name="x", repo=repo.path) as run:
+        for step in range(3):
+            run.log({"prompt": "hello", "loss": 1.0}, step=step)
+        run.log_histogram("w", [1.0, 2.0, 3.0])
+    assert "logged: w histogram 1 prompt text 3" in " ".join(cas("show", "a/x").out.split())
+    assert cas("show", "a/x", "--json").json["logged"] == {
+        "histogram": {"w": 1},
+        "text": {"prompt": 3},
+    }
