@@ -38,10 +38,6 @@ class FileOps:
         """Create the file for writing; FileExistsError when it is there."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
-    def open_shared(self, path: str, mode: int) -> int:
-        """Open the file for reading and writing, made when it is missing: a file to lock."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-
     def open_read(self, path: str) -> int:
         """Open the file for reading."""
         # Not to wait for ever where somebody put a pipe.

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from cas.backend.base import TEMPORARY
 from cas.backend.files import (
     ABSENT,
     OPS,
@@ -105,21 +106,17 @@ def _told(ops: FileOps, path: str) -> str | None:
 
 
 def _locked(folders: Folders, ops: FileOps, path: str) -> int:
-    """Create the file and lock it; `others` may hold the lock for a moment and remove the file."""
-    mode = folders.access().file_mode
-    while True:
-        try:
-            fd = ops.open_shared(path, mode)
-        except FileNotFoundError:
-            folders.make(os.path.dirname(path))
-            fd = ops.open_shared(path, mode)
-        try:
-            folders.adopt(fd, mode)
-            lock_if_possible(ops, fd, fcntl.LOCK_EX)
-            if ops.fstat(fd).st_nlink:
-                return fd
-        except BaseException:
-            with suppress(OSError):
-                ops.close(fd)
-            raise
-        ops.close(fd)
+    """Create the file under a lock; nobody finds it by its name without, or with other bits."""
+    base = os.path.dirname(os.path.dirname(path))
+    temporary = os.path.join(base, TEMPORARY, os.urandom(8).hex())
+    fd = folders.open_new(temporary)
+    try:
+        lock_if_possible(ops, fd, fcntl.LOCK_EX)
+        folders.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            ops.close(fd)
+        with suppress(OSError):
+            ops.unlink(temporary)
+        raise
+    return fd

@@ -157,7 +157,7 @@ class TestPlanted:
 
     def test_an_error_without_a_type(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("cas.repo.session.while_writing", lambda error, _: error)
-        assert "untyped" in self.caught(place, "tag", errno.EIO, "open_shared")
+        assert "untyped" in self.caught(place, "tag", errno.EIO, "lock")
 
     def test_a_file_that_stays_open(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("cas.repo.session.Session.close", lambda _: None)

@@ -61,9 +61,6 @@ class Recorder(FileOps):
     def open_new(self, path: str, mode: int) -> int:
         return self._opened(path, lambda: FileOps.open_new(self, path, mode))
 
-    def open_shared(self, path: str, mode: int) -> int:
-        return self._opened(path, lambda: FileOps.open_shared(self, path, mode))
-
     def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
         with self._lock:
             written = FileOps.write(self, fd, buffers)

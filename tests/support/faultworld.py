@@ -23,9 +23,9 @@ from tests.support.builders import Clock, RunBuilder, commit_files, noise, repos
 from tests.support.drift import drift_run
 from tests.support.faulty import NAMES, SHORT, Fault, FaultyOps, RecordingOps, everywhere
 
-OPENS = frozenset({"open_new", "open_shared", "open_read", "open_direct", "fsync_dir", "scandir"})
+OPENS = frozenset({"open_new", "open_read", "open_direct", "fsync_dir", "scandir"})
 READS = frozenset({"open_read", "open_direct", "pread", "pread_into", "scandir", "stat", "fstat"})
-GROWS = frozenset({"open_new", "open_shared", "write", "fsync", "link", "rename", "mkdir"})
+GROWS = frozenset({"open_new", "write", "fsync", "link", "rename", "mkdir"})
 ANY = NAMES | OPENS | READS | {"write", "truncate", "fsync", "close", "lock", "chmod", "chown"}
 # Where each error may come from; EINTR as where Python cannot try again by itself.
 ERRORS: dict[int | str, frozenset[str]] = {

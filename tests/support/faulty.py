@@ -13,7 +13,7 @@ from cas.ids import Buffer
 
 T = TypeVar("T")
 # The operations that change the disk.
-NAMES = frozenset({"open_new", "open_shared", "link", "rename", "unlink", "mkdir", "rmdir"})
+NAMES = frozenset({"open_new", "link", "rename", "unlink", "mkdir", "rmdir"})
 CHANGES = NAMES | {"write", "truncate", "fsync", "fsync_dir"}
 HINTS = frozenset({"write_out", "set_direct"})  # whose failure is none
 
@@ -62,11 +62,6 @@ class WatchedOps(FileOps):
 
     def write(self, fd: int, buffers: Sequence[Buffer]) -> int:
         return self.watch("write", self._named(fd), lambda: FileOps.write(self, fd, buffers))
-
-    def open_shared(self, path: str, mode: int) -> int:
-        fd = self.watch("open_shared", path, lambda: FileOps.open_shared(self, path, mode))
-        self.paths[fd] = self.opened[fd] = path
-        return fd
 
     def open_direct(self, path: str) -> int:
         fd = self.watch("open_direct", path, lambda: FileOps.open_direct(self, path))

@@ -32,7 +32,7 @@ START = ("start", "")
 # Before these another process can see or do something that matters; all else commutes with
 # whatever the others do.
 VISIBLE = frozenset(
-    {"open_new", "open_read", "open_shared", "lock", "link", "rename", "unlink", "stat", "scandir"}
+    {"open_new", "open_read", "lock", "link", "rename", "unlink", "stat", "scandir"}
 )
 PRIVATE = ("tmp/", "hints/")
 STUCK_SECONDS = 60.0

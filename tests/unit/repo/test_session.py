@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cas.backend.files import FileOps, is_locked
 from cas.errors import BackendError, ReadOnlyError
 from cas.repo.session import Session, others
 from tests.support.faulty import Fault, FaultyOps
@@ -73,7 +74,7 @@ def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
         Session.open(tmp_path / "file", "mine", "a commit")
 
 
-@pytest.mark.parametrize("operation", ["open_shared", "write", "fstat", "lock"])
+@pytest.mark.parametrize("operation", ["open_new", "write", "lock", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
 def test_a_session_that_cannot_begin_leaves_nothing_behind(
     folder: Path, operation: str, code: int
@@ -109,3 +110,22 @@ def test_it_has_the_group_and_mode_of_the_repository(folder: Path) -> None:
             assert folder.stat().st_mode & 0o7777 == 0o2770
     finally:
         os.umask(before)
+
+
+def test_nobody_finds_it_unlocked_or_closed_to_the_group(folder: Path) -> None:
+    seen: list[tuple[int, bool | None]] = []
+
+    class Seeing(FileOps):
+        def rename(self, old: str, new: str) -> None:
+            fd = os.open(old, os.O_RDONLY)
+            seen.append((os.fstat(fd).st_mode & 0o777, is_locked(FileOps(), fd)))
+            os.close(fd)
+            super().rename(old, new)
+
+    folder.parent.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        Session.open(folder, "mine", "a commit", ops=Seeing()).close()
+    finally:
+        os.umask(before)
+    assert seen[-1] == (0o660, True)
