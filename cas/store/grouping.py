@@ -34,11 +34,14 @@ class Wanted(NamedTuple):
     target: memoryview
 
 
-@dataclass(frozen=True, slots=True)
 class Group:
-    """Pieces in the order in which they stand in one pack, at least one."""
+    """Pieces in the order in which they stand in one pack, at least one; `size` is that of all."""
 
-    wanted: list[Wanted]
+    __slots__ = ("size", "wanted")
+
+    def __init__(self, first: Wanted) -> None:
+        self.wanted = [first]
+        self.size = first.part.size
 
     @property
     def key(self) -> str:
@@ -51,10 +54,10 @@ class Group:
         start, end = self._first.row.offset, self._last.row.end
         return Span(start, end - start)
 
-    @property
-    def size(self) -> int:
-        """The bytes of all pieces."""
-        return sum(part.size for part, _ in self.wanted)
+    def add(self, wanted: Wanted) -> None:
+        """Read one more with these, which was said to be worth it."""
+        self.wanted.append(wanted)
+        self.size += wanted.part.size
 
     def takes(self, part: Part) -> bool:
         """Say whether a piece is to be read together with these."""
@@ -87,10 +90,10 @@ def grouped(wanted: Iterable[Wanted]) -> Iterator[Group]:
     group: Group | None = None
     for one in wanted:
         if group is not None and group.takes(one.part):
-            group.wanted.append(one)
+            group.add(one)
             continue
         if group is not None:
             yield group
-        group = Group([one])
+        group = Group(one)
     if group is not None:
         yield group
