@@ -20,8 +20,8 @@ from cas.objects.commit import CHECKPOINT, COMMIT, Commit
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, State, TensorRow
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import gc
-from cas.repo.gcplan import decide
+from cas.repo.collect import gc
+from cas.repo.collect.gcplan import decide
 from cas.repo.marking import mark
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact

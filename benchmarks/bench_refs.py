@@ -20,10 +20,11 @@ from time import perf_counter, time_ns
 from cas.backend.files import FileOps
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import ingest, undo
+from cas.repo import undo
 from cas.repo.reflog import history
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
 
 ROUNDS = 101
 CROWDS = (1, 4, 16)

@@ -71,8 +71,8 @@ def reading(folder: Path) -> list[float]:
     from cas.repo.revision import resolve
     from cas.repo.transaction import transact
     from cas.tracking import record
-    from cas.tracking.curve import read_curves
-    from cas.tracking.state import RunState
+    from cas.tracking.journals.state import RunState
+    from cas.tracking.numbers.curve import read_curves
 
     made = Repo.create(folder / ".cas", who="bench@host", clock=lambda: 0)
     numbers = random.Random(7)

@@ -10,23 +10,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cas.errors import CasError, NotFoundError
-    from cas.repo.retention import Keep
-    from cas.tracking.config import Config
-    from cas.tracking.configfile import config
-    from cas.tracking.curve import read_metrics
+    from cas.repo.retain.retention import Keep
+    from cas.tracking.captured.parts import Capture
+    from cas.tracking.checkpoints.strategy import Strategy
     from cas.tracking.media.audio import Audio
     from cas.tracking.media.histogram import Histogram
     from cas.tracking.media.image import Image
     from cas.tracking.media.table import Table
-    from cas.tracking.parts import Capture
+    from cas.tracking.numbers.curve import read_metrics
+    from cas.tracking.privacy.redaction import Redaction
     from cas.tracking.reading import load, open_file, read_tensor
-    from cas.tracking.redaction import Redaction
     from cas.tracking.run import Run
+    from cas.tracking.settings.config import Config
+    from cas.tracking.settings.configfile import config
     from cas.tracking.sinks import Sink
-    from cas.tracking.strategy import Strategy
     from cas.tracking.track import ExperimentTracker, fork, track
     from cas.tracking.view import open_run
-    from cas.tracking.watch import Watch
+    from cas.tracking.watching.watch import Watch
 
 __all__ = [
     "Audio",
@@ -57,26 +57,26 @@ __all__ = [
 
 _HOMES = {
     "Audio": "cas.tracking.media.audio",
-    "Capture": "cas.tracking.parts",
+    "Capture": "cas.tracking.captured.parts",
     "CasError": "cas.errors",
     "NotFoundError": "cas.errors",
-    "Config": "cas.tracking.config",
+    "Config": "cas.tracking.settings.config",
     "ExperimentTracker": "cas.tracking.track",
     "Histogram": "cas.tracking.media.histogram",
     "Image": "cas.tracking.media.image",
-    "Keep": "cas.repo.retention",
-    "Redaction": "cas.tracking.redaction",
+    "Keep": "cas.repo.retain.retention",
+    "Redaction": "cas.tracking.privacy.redaction",
     "Run": "cas.tracking.run",
     "Sink": "cas.tracking.sinks",
-    "Strategy": "cas.tracking.strategy",
+    "Strategy": "cas.tracking.checkpoints.strategy",
     "Table": "cas.tracking.media.table",
-    "Watch": "cas.tracking.watch",
-    "config": "cas.tracking.configfile",
+    "Watch": "cas.tracking.watching.watch",
+    "config": "cas.tracking.settings.configfile",
     "fork": "cas.tracking.track",
     "load": "cas.tracking.reading",
     "open_file": "cas.tracking.reading",
     "open_run": "cas.tracking.view",
-    "read_metrics": "cas.tracking.curve",
+    "read_metrics": "cas.tracking.numbers.curve",
     "read_tensor": "cas.tracking.reading",
     "track": "cas.tracking.track",
 }

@@ -19,8 +19,8 @@ def archive(session: Session, runs: tuple[str, ...], *, back: bool) -> None:
     Of an experiment all that there are now. Nothing else changes: `cas log --all` lists them, and
     their names and checkpoints stay as they are. Without a name, the archived runs are listed.
     """
-    from cas.repo import archive as archiving
     from cas.repo.layout import RUNS
+    from cas.repo.retain import archive as archiving
 
     if not runs:
         if back:

@@ -32,8 +32,8 @@ def cat(session: Session, *, rev: str, tensor: str | None, span: str | None) -> 
     """
     from cas.ids import BlobId, ManifestId
     from cas.objects.tree import EntryKind
-    from cas.repo.contents import file_at
     from cas.repo.revision import resolve_path
+    from cas.repo.trees.contents import file_at
 
     repo = session.repo
     if tensor is not None or span is not None:
@@ -62,7 +62,7 @@ def _part(session: Session, rev: str, tensor: str | None, span: str | None) -> "
     """Return a tensor's bytes, or a range of a file's or of a tensor's."""
     from cas.ids import BlobId
     from cas.objects.tree import EntryKind
-    from cas.repo.pick import pick_tensor
+    from cas.repo.trees.pick import pick_tensor
     from cas.tracking.reading import stored_at
 
     if tensor is not None and session.terminal:

@@ -11,8 +11,8 @@ from .session import Session, json_option, pass_session
 if TYPE_CHECKING:
     from cas.ids import TreeId
     from cas.objects.tree import Entry
-    from cas.repo.checkout import CheckoutPlan
     from cas.repo.repo import Repo
+    from cas.repo.trees.checkout import CheckoutPlan
 
 
 @click.command()
@@ -29,7 +29,7 @@ def checkout(session: Session, rev: str, target: str, *, force: bool) -> None:
     overwritten without --force; nothing is written before that is known.
     """
     from cas.errors import InvalidInputError, RefusedError
-    from cas.repo.checkout import execute, plan
+    from cas.repo.trees.checkout import execute, plan
 
     if not target:
         raise InvalidInputError("--to is empty: name a directory, `.` for this one")
@@ -48,8 +48,8 @@ def checkout(session: Session, rev: str, target: str, *, force: bool) -> None:
 def _wanted(repo: "Repo", rev: str) -> "list[Entry | TreeId]":
     """Return what to write: one thing, or payload and record into the same place."""
     from cas.objects.commit import COMMIT, INPUT
-    from cas.repo.contents import PAYLOAD, at, parts
     from cas.repo.revision import resolve_path
+    from cas.repo.trees.contents import PAYLOAD, at, parts
 
     id, path = resolve_path(repo, rev)
     if path:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cas.ids import CommitId
     from cas.objects.commit import Commit
     from cas.repo.repo import Repo
-    from cas.repo.retention import Keep
+    from cas.repo.retain.retention import Keep
 
 SHOWN_METRICS: Final = 4
 Row = dict[str, Any]
@@ -21,8 +21,8 @@ Row = dict[str, Any]
 def show_checkpoints(session: Session, rev: str, limit: int | None) -> bool:
     """Print the checkpoints that a run has up to a revision; False when it names none of a run."""
     from cas.objects.commit import CHECKPOINT, DRAFT, RUN
-    from cas.repo.choice import segment
-    from cas.repo.prune import explain
+    from cas.repo.retain.choice import segment
+    from cas.repo.retain.prune import explain
     from cas.repo.revision import resolve
 
     repo = session.repo
@@ -53,7 +53,7 @@ def _policy(repo: "Repo", tip: "Commit") -> "Keep | None":
 
     from cas.errors import CasError
     from cas.repo import config
-    from cas.repo.vocabulary import as_policy
+    from cas.repo.retain.vocabulary import as_policy
 
     with suppress(CasError):
         told = repo.document(tip.tree, "retention.json")
@@ -63,7 +63,7 @@ def _policy(repo: "Repo", tip: "Commit") -> "Keep | None":
 
 def _row(repo: "Repo", id: "CommitId", commit: "Commit", reasons: tuple[str, ...] | None) -> Row:
     """Return a checkpoint as data; `reasons` is None for one that was pruned."""
-    from cas.repo.spared import last_values
+    from cas.repo.retain.spared import last_values
 
     details = repo.document(commit.tree, "checkpoint.json")
     epoch = details.get("epoch") if isinstance(details, dict) else None

@@ -7,7 +7,7 @@ import click
 
 from cas.errors import InvalidInputError, RefusedError
 from cas.plain import few
-from cas.repo.names import shown
+from cas.repo.trees.names import shown
 
 from . import render
 from .params import pairs
@@ -85,7 +85,7 @@ def commit(
 def _move(
     session: Session, repo: "Repo", places: list[Path], told: "Told", *, dry_run: bool
 ) -> None:
-    from cas.repo import move
+    from cas.repo.trees import move
 
     plan = move.plan(repo, places, Path.cwd())
     planned = {"files": plan.files, "bytes": plan.size_bytes}
@@ -108,7 +108,7 @@ def _move(
 
 
 def _upkeep(repo: "Repo") -> None:
-    from cas.repo import gcauto
+    from cas.repo.collect import gcauto
 
     if gcauto.wanted(repo):
         from cas.tracking.upkeep import after_commit  # slow to import
@@ -119,8 +119,8 @@ def _upkeep(repo: "Repo") -> None:
 def _params(given: tuple[str, ...]) -> dict[str, Any]:
     if not given:
         return {}  # what reads them is slow to import
+    from cas.tracking.privacy.secrets import scrub_params
     from cas.tracking.program import scalar
-    from cas.tracking.secrets import scrub_params
 
     return scrub_params({name: scalar(text) for name, text in pairs(given, "-p")})
 

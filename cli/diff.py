@@ -43,7 +43,7 @@ def diff(session: Session, rev1: str, rev2: str | None, *, stat: bool, code: boo
 
 
 def _pair(session: Session, rev1: str, rev2: str | None) -> "tuple[CommitId, CommitId]":
-    from cas.repo.choice import previous
+    from cas.repo.retain.choice import previous
     from cas.repo.revision import resolve
 
     first = resolve(session.repo, rev1)

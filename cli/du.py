@@ -12,8 +12,8 @@ from .exits import printable
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.repo.tally import Line
-    from cas.repo.usage import Claim, Claims
+    from cas.repo.report.tally import Line
+    from cas.repo.report.usage import Claim, Claims
 
 SAVERS = ("shared", "planes", "deltas", "zstd")
 
@@ -42,7 +42,7 @@ def du(session: Session, rev: str | None, *, by: str | None, savings: bool) -> N
     With --by: what each experiment, run or artifact needs that nothing else does. What several
     share goes only with the last of them.
     """
-    from cas.repo import usage
+    from cas.repo.report import usage
 
     repo = session.repo
     if by is not None:
@@ -84,7 +84,7 @@ def du(session: Session, rev: str | None, *, by: str | None, savings: bool) -> N
 
 
 def _by(session: Session, by: str) -> None:
-    from cas.repo.owners import By, owners
+    from cas.repo.report.owners import By, owners
 
     found = owners(session.repo, By(by), progress=session.progress)
     rest = {

@@ -16,9 +16,9 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.backend.local import LocalBackend
-    from cas.repo.fsck import Examined, Finding
-    from cas.repo.losses import Loss
-    from cas.repo.repair import Repaired, RepairPlan
+    from cas.repo.check.fsck import Examined, Finding
+    from cas.repo.check.losses import Loss
+    from cas.repo.check.repair import Repaired, RepairPlan
 
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 SHARE = "10"
@@ -74,7 +74,7 @@ def fsck(
       7  something that is kept is damaged or missing
       6  --accept-loss was not confirmed
     """
-    from cas.repo import fsck as checker
+    from cas.repo.check import fsck as checker
 
     share = _percent(data)
     if share and full:
@@ -105,7 +105,7 @@ class _Repairing:
 
     def run(self) -> int:
         """Repair, and tell how it is in the end."""
-        from cas.repo import fsck as checker
+        from cas.repo.check import fsck as checker
 
         session = self._session
         session.repo.refresh()
@@ -126,7 +126,7 @@ class _Repairing:
 
     def _settle(self) -> None:
         """Make one root of a copy that was taken while others wrote."""
-        from cas.repo import copiedrepair
+        from cas.repo.check import copiedrepair
 
         session = self._session
         back = copiedrepair.settle(session.repo)
@@ -138,7 +138,7 @@ class _Repairing:
         self._done["went_back"] = sorted(back)
 
     def _repair(self, found: "Examined", *, give_up: bool) -> "Examined":
-        from cas.repo import repair
+        from cas.repo.check import repair
 
         session = self._session
         plan = repair.plan(session.repo, found.damage, give_up=give_up)
@@ -157,7 +157,7 @@ class _Repairing:
         return [LocalBackend(find(path)) for path in self._sources]
 
     def _give_up(self, found: "Examined") -> "Examined":
-        from cas.repo import repair
+        from cas.repo.check import repair
 
         session = self._session
         lost = len(found.damage.missing | found.damage.absent)
@@ -183,8 +183,8 @@ class _Repairing:
 
 def _examined(session: Session, *, full: bool, data: Fraction = Fraction(0)) -> "Examined":
     """Look at everything, the journals of runs that have not ended too."""
-    from cas.repo import fsck as checker
-    from cas.tracking import journalcheck
+    from cas.repo.check import fsck as checker
+    from cas.tracking.journals import journalcheck
 
     found = checker.examine(session.repo, full=full, data=data, progress=session.progress)
     with suppress(CasError):  # without a root, of which it was told

@@ -11,7 +11,7 @@ from .render import count, human_bytes
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.repo.gcplan import GcPlan
+    from cas.repo.collect.gcplan import GcPlan
 
 
 @click.command()
@@ -26,7 +26,7 @@ def gc(session: Session, dry_run: bool, auto: bool) -> None:
     has let go of it. Others may write meanwhile. It may be stopped at any time, and works on a full
     disk. With `cas config gc.auto auto` it starts by itself, in the background, after commits.
     """
-    from cas.repo import gc as collector
+    from cas.repo.collect import gc as collector
 
     if auto and dry_run:
         raise InvalidInputError("--auto and --dry-run do not go together")
@@ -41,7 +41,7 @@ def gc(session: Session, dry_run: bool, auto: bool) -> None:
 
 
 def _auto(session: Session) -> None:
-    from cas.repo import gcauto
+    from cas.repo.collect import gcauto
 
     if not gcauto.is_due(session.repo):
         session.emit({"due": False}, ["nothing is due"])
@@ -64,7 +64,7 @@ def _line(plan: "GcPlan", *, dry_run: bool) -> str:
 
 def collected(session: Session) -> dict[str, Any]:
     """Collect now, behind a command that has let go of something; return what `told` says of it."""
-    from cas.repo import gc as collector
+    from cas.repo.collect import gc as collector
 
     repo = session.repo
     return told(collector.execute(repo, collector.plan(repo), progress=session.progress))

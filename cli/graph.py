@@ -32,8 +32,8 @@ def show_graph(
 
 def _tips(session: Session, rev: str, *, archived: bool) -> "list[CommitId]":
     """Return the newest commits of an experiment's runs, or the one that a revision names."""
-    from cas.repo import archive
     from cas.repo.layout import OPEN, RUNS
+    from cas.repo.retain import archive
     from cas.repo.revision import resolve
 
     if not is_experiment(session, rev):

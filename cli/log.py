@@ -73,7 +73,7 @@ def live_runs(session: Session) -> dict[str, str]:
     folder = session.repo.path / JOURNALS
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
-    from cas.tracking.recovery import open_runs
+    from cas.tracking.ends.recovery import open_runs
 
     live, refs = {}, session.repo.root.refs
     for run in open_runs(session.repo):
@@ -186,7 +186,7 @@ def _runs(
 
 
 def _none(session: Session) -> str:
-    from cas.repo.archive import archived
+    from cas.repo.retain.archive import archived
 
     if archived(session.repo.root.refs):
         return "no runs but archived ones: `cas log --all` lists them"

@@ -11,8 +11,8 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.objects.manifest import Manifest
-    from cas.repo.contents import Held
     from cas.repo.repo import Repo
+    from cas.repo.trees.contents import Held
 
 
 @click.command()
@@ -28,8 +28,8 @@ def ls(session: Session, rev: str, *, recursive: bool) -> None:
     torch.save, GGUF): id, dtype, shape and path of each tensor; it has one id wherever it stands.
     Of a series: its metrics. The id of a file is what `b3sum` prints.
     """
-    from cas.repo.contents import at, inside, top
     from cas.repo.revision import resolve_path
+    from cas.repo.trees.contents import at, inside, top
 
     repo = session.repo
     id, path = resolve_path(repo, rev)
@@ -60,7 +60,7 @@ def _inner_rows(repo: "Repo", held: "Held") -> list[dict[str, Any]] | None:
         return rows_of(repo.manifest(ManifestId(entry.id)))
     if entry.kind is not EntryKind.FILE or not entry.stored:
         return None
-    from cas.repo.tensors import tensors_of
+    from cas.repo.trees.tensors import tensors_of
 
     listing = tensors_of(repo, BlobId(entry.id))
     if listing is None:
@@ -105,7 +105,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _below(repo: "Repo", listing: "Iterator[list[Held]]") -> "Iterator[list[Held]]":
-    from cas.repo.contents import inside
+    from cas.repo.trees.contents import inside
 
     for same in listing:
         yield same

@@ -14,7 +14,7 @@ from .exits import printable
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.tracking.curve import Curve
+    from cas.tracking.numbers.curve import Curve
 
 
 @click.command()
@@ -64,11 +64,11 @@ def metrics(
     if target is not None:
         _export(session, curves, target)
     elif points and not session.json:
-        from cas.tracking.exchange import write_csv
+        from cas.tracking.numbers.exchange import write_csv
 
         write_csv(curves, sys.stdout)
     elif points or epochs:
-        from cas.tracking.exchange import as_json
+        from cas.tracking.numbers.exchange import as_json
 
         session.emit(as_json(curves), lambda: _epochs(curves))
     else:
@@ -82,7 +82,7 @@ def _curves(
 
     from cas.errors import NotFoundError
     from cas.repo.revision import resolve
-    from cas.tracking.curve import read_curves, read_system
+    from cas.tracking.numbers.curve import read_curves, read_system
 
     id = resolve(session.repo, rev)
     if system:
@@ -101,7 +101,7 @@ def _curves(
 
 
 def _export(session: Session, curves: "Mapping[str, Curve]", target: Path) -> None:
-    from cas.tracking.exchange import write
+    from cas.tracking.numbers.exchange import write
 
     if target.exists():
         raise InvalidInputError(f"{target} is there already: name a new file")
@@ -111,8 +111,8 @@ def _export(session: Session, curves: "Mapping[str, Curve]", target: Path) -> No
 
 
 def _take(session: Session, name: str, source: Path) -> None:
-    from cas.tracking.exchange import frames, read
     from cas.tracking.importing import import_run
+    from cas.tracking.numbers.exchange import frames, read
 
     parts = read(source, session.now / 1e6)
     run, id = import_run(session.writing_or_new(), name, list(frames(parts)))

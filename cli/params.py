@@ -7,7 +7,7 @@ from cas.errors import InvalidInputError
 
 def size(text: str, option: str) -> int:
     """Return a number of bytes such as `2GB`, `512MiB` or `900kb`; raise InvalidInputError."""
-    from cas.repo import amounts
+    from cas.repo.retain import amounts
 
     try:
         return amounts.size(text)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from cas.errors import InvalidInputError
-from cas.repo.retention import Keep
-from cas.repo.vocabulary import PREFIX, WORDS, flag, policy
+from cas.repo.retain.retention import Keep
+from cas.repo.retain.vocabulary import PREFIX, WORDS, flag, policy
 
 from . import render
 

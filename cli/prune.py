@@ -10,8 +10,8 @@ from .policy import from_flags, keep_options
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.repo.prune import PrunePlan
-    from cas.repo.retention import Decision, Keep
+    from cas.repo.retain.prune import PrunePlan
+    from cas.repo.retain.retention import Decision, Keep
 
 
 @click.command()
@@ -36,8 +36,8 @@ def prune(session: Session, /, names: tuple[str, ...], yes: bool, **options: Any
     have kept them. What a tag points at goes only when the tag is gone (`cas tag -d NAME`).
     """
     from cas.errors import RefusedError
-    from cas.repo import letgo
-    from cas.repo import prune as pruning
+    from cas.repo.retain import letgo
+    from cas.repo.retain import prune as pruning
 
     from .gc import collected
 
@@ -61,7 +61,7 @@ def prune(session: Session, /, names: tuple[str, ...], yes: bool, **options: Any
 def _no_policy(options: dict[str, Any]) -> "Keep":
     """Insist that the options say nothing of what to keep; raise InvalidInputError."""
     from cas.errors import InvalidInputError
-    from cas.repo.retention import Keep
+    from cas.repo.retain.retention import Keep
 
     if from_flags(options) is not None:
         raise InvalidInputError("--drop says by name what goes: give no rule of what to keep")
@@ -72,7 +72,7 @@ def _policy(session: Session, options: dict[str, Any]) -> "Keep":
     """Return what the options say, or the config; raise InvalidInputError when neither does."""
     from cas.errors import InvalidInputError
     from cas.repo import config
-    from cas.repo.vocabulary import PREFIX, as_flags
+    from cas.repo.retain.vocabulary import PREFIX, as_flags
 
     from .policy import vocabulary
 
@@ -92,7 +92,7 @@ def _policy(session: Session, options: dict[str, Any]) -> "Keep":
 
 
 def _told(plan: "PrunePlan", *, done: bool) -> dict[str, Any]:
-    from cas.repo.vocabulary import as_words
+    from cas.repo.retain.vocabulary import as_words
 
     rows = [
         {

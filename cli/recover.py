@@ -12,7 +12,7 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.repo.repo import Repo
-    from cas.tracking.recovery import OpenRun
+    from cas.tracking.ends.recovery import OpenRun
 
 
 @click.command()
@@ -39,7 +39,7 @@ def recover(session: Session, runs: Sequence[str], *, force: bool) -> None:
 
 
 def _recovered(session: Session, repo: "Repo", name: str, *, force: bool) -> bool:
-    from cas.tracking.recovery import recover
+    from cas.tracking.ends.recovery import recover
 
     found = [run for run in _open(repo) if name in {run.run, run.ref, run.run.rpartition("/")[2]}]
     exact = [run for run in found if name in {run.run, run.ref}]
@@ -57,7 +57,7 @@ def _recovered(session: Session, repo: "Repo", name: str, *, force: bool) -> boo
 
 
 def _open(repo: "Repo") -> "list[OpenRun]":
-    from cas.tracking.recovery import open_runs
+    from cas.tracking.ends.recovery import open_runs
 
     repo.refresh()
     return open_runs(repo, orphans=True)
@@ -76,7 +76,7 @@ def _where(run: "OpenRun") -> str:
 
 
 def _known(session: Session, run: "OpenRun") -> str:
-    from cas.tracking.recovery import ELSEWHERE, ORPHANED
+    from cas.tracking.ends.recovery import ELSEWHERE, ORPHANED
 
     if run.status == ORPHANED:
         return f"its journal is gone: `cas recover {run.run}` commits what is there"

@@ -10,8 +10,8 @@ from .render import count, human_bytes
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.repo.repack import Repacked
-    from cas.repo.repackplan import RepackPlan
+    from cas.repo.repacking.repack import Repacked
+    from cas.repo.repacking.repackplan import RepackPlan
 
 
 @click.command()
@@ -28,7 +28,7 @@ def repack(session: Session, smallest: bool, max_extra: str | None, dry_run: boo
     that is kept changes. Packs are replaced a few at a time, so that little room is taken
     meanwhile; it may be stopped at any time.
     """
-    from cas.repo import repack as packer
+    from cas.repo.repacking import repack as packer
 
     most = None if max_extra is None else size(max_extra, "--max-extra")
     repo = session.repo if dry_run else session.writing()

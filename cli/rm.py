@@ -9,7 +9,7 @@ from . import render
 from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
-    from cas.repo.remove import RemovePlan
+    from cas.repo.retain.remove import RemovePlan
 
 
 @click.command()
@@ -36,7 +36,7 @@ def rm(
     and its record stays, as after `prune`, and what a tag points at stays whole.
     """
     from cas.errors import RefusedError
-    from cas.repo import remove
+    from cas.repo.retain import remove
 
     from .gc import collected
 

@@ -44,10 +44,10 @@ def run(
     the config is that of CAS_CONFIG or of `pyproject.toml`, if there is one. COMMAND finds what is
     in effect in the file that CAS_CONFIG names, or in Python by `cas.config()`.
     """
-    from cas.tracking.configfile import config as effective
     from cas.tracking.execute import run_program
     from cas.tracking.program import Program, scalar
     from cas.tracking.record import run_volume
+    from cas.tracking.settings.configfile import config as effective
 
     from .params import pairs
     from .render import human_share

@@ -80,7 +80,7 @@ class Session:
 
     def writing(self) -> "Repo":
         """Return the repository for a command that writes; lost runs of this host come first."""
-        from cas.tracking.recovery import recover_lost
+        from cas.tracking.ends.recovery import recover_lost
 
         repo = self.repo
         try:
@@ -103,7 +103,7 @@ class Session:
 
     def create(self) -> "Repo":
         """Make a new repository where one belongs."""
-        from cas.repo import reserve
+        from cas.repo.collect import reserve
         from cas.repo.repo import Repo
 
         return reserve.made(Repo.create(self.new_place, who=self.who, clock=self.clock))

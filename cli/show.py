@@ -35,8 +35,8 @@ def show(session: Session, rev: str) -> None:
     whether its payload is kept or was pruned. REV is HEAD by default.
     """
     from cas.repo.annotations import of_run
-    from cas.repo.contents import kept
     from cas.repo.revision import resolve
+    from cas.repo.trees.contents import kept
 
     repo = session.repo
     id = resolve(repo, rev)
@@ -247,7 +247,7 @@ def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _taken(told: object) -> list[tuple[str, ...]]:
     """Return a row that says where the code is not exact, if it is not."""
-    from cas.tracking.redacted import missing
+    from cas.tracking.privacy.redacted import missing
 
     places = [f"{one.path}:{one.line}" for one in missing(told) if one.path] if told else []
     return [("not exact", _short(f"secrets taken out at {', '.join(places)}"))] if places else []
@@ -280,7 +280,7 @@ def _environment(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _artifacts(repo: "Repo", id: "CommitId") -> Iterator[dict[str, Any]]:
     """Yield path, size and id of everything below `artifacts`."""
-    from cas.repo.contents import Held, inside, top
+    from cas.repo.trees.contents import Held, inside, top
 
     def below(same: list[Held]) -> Iterator[Held]:
         if same[0].folder:

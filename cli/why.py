@@ -15,7 +15,7 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.ids import ObjectId
-    from cas.repo.why import Reason
+    from cas.repo.report.why import Reason
 
 SHOWN: Final = 5
 PART: Final = 4 * 1024 * 1024
@@ -32,7 +32,7 @@ def why(session: Session, what: str) -> None:
     its id, by what holds it, or by a file on disk with the same content. What nothing keeps is
     taken by the next `gc`.
     """
-    from cas.repo.why import why as ask
+    from cas.repo.report.why import why as ask
 
     if not what:
         raise InvalidInputError("name an object, a revision, REV:PATH or a file")
@@ -42,12 +42,12 @@ def why(session: Session, what: str) -> None:
 
 def _id(session: Session, what: str) -> "ObjectId":
     """Return the id of what is meant: something in a revision, a revision, an id, or a file."""
+    from cas.repo.report.why import starting
     from cas.repo.revision import resolve, resolve_path
-    from cas.repo.why import starting
 
     repo = session.repo
     if ":" in what and not Path(what).is_file():
-        from cas.repo.contents import at
+        from cas.repo.trees.contents import at
 
         id, path = resolve_path(repo, what)
         entry = at(repo, id, path)[0].entry if path else None

@@ -15,7 +15,7 @@ settings.load_profile("house")
 def no_run_is_left_open() -> Iterator[None]:
     """Fail the test that leaves a run open, as the hooks of that run would change later tests."""
     yield
-    ending = sys.modules.get("cas.tracking.ending")
+    ending = sys.modules.get("cas.tracking.ends.ending")
     if ending is not None and ending.runs_are_open():
         open_runs, ending._hooks.open[:] = list(ending._hooks.open), []
         ending._hooks.remove()

@@ -25,7 +25,7 @@ HOMES = {
     "msgpack": "cas/objects/canonical.py",
     "torch": "cas/integrations/",
     "PIL": "cas/tracking/media/image.py",
-    "yaml": "cas/tracking/yamlfile.py",
+    "yaml": "cas/tracking/settings/yamlfile.py",
 }
 # Nothing that cas reads is ever unpickled: these names do not occur outside the tests.
 PICKLES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}

@@ -40,7 +40,7 @@ from torch.futures import Future
 from cas.errors import CasError, NotFoundError, TrackingError
 from cas.ids import CommitId
 from cas.repo.repo import Repo
-from cas.tracking.shards import Contents, Part, Shard, contents, read
+from cas.tracking.checkpoints.shards import Contents, Part, Shard, contents, read
 
 T = TypeVar("T")
 Hold = Callable[[int, object, object], Part]

@@ -19,8 +19,8 @@ from cas.lineage.weights import Weights, compare_weights
 from cas.objects.commit import COMMIT, DRAFT, INPUT, PREVIOUS, RUN, Commit, Parent
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
-from cas.repo.diff import diff
 from cas.repo.repo import Repo
+from cas.repo.trees.diff import diff
 
 ARTIFACTS: Final = b"artifacts"
 

@@ -9,8 +9,8 @@ from cas.ids import CommitId, ManifestId
 from cas.objects.commit import RUN, Commit
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series, SeriesRow
-from cas.repo.choice import segment
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 
 Point = tuple[int, float]
 Histories = Mapping[str, Sequence[SeriesRow]]  # by metric: its pieces, oldest first

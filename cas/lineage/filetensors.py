@@ -17,7 +17,7 @@ from cas.objects.containers.files import FoundTensor, contents_in
 from cas.objects.manifest import INLINE_LIMIT
 from cas.progress import SILENT, Progress
 from cas.repo.repo import Repo
-from cas.repo.tensors import tensors_of
+from cas.repo.trees.tensors import tensors_of
 
 WINDOW: Final = 4 * 1024 * 1024
 REMEMBERED: Final = 100_000  # committed files whose tensors are not looked at twice

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, DRAFT, PREVIOUS, RUN, Commit
-from cas.repo.archive import archived
-from cas.repo.choice import Read, previous, same_run, segment
 from cas.repo.layout import ANNOTATIONS, ARCHIVED, HOLDS, OPEN, RUNS
 from cas.repo.repo import Repo
+from cas.repo.retain.archive import archived
+from cas.repo.retain.choice import Read, previous, same_run, segment
 
 if TYPE_CHECKING:
     from cas.repo.annotations import Known

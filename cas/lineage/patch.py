@@ -14,8 +14,8 @@ from cas.ids import CommitId, ObjectId, TreeId
 from cas.lineage.values import ADDED, CHANGED, REMOVED
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind
-from cas.repo.diff import Change, diff
 from cas.repo.repo import Repo
+from cas.repo.trees.diff import Change, diff
 
 MAX_TEXT: Final = 512 * 1024
 MAX_LINES: Final = 10_000

@@ -16,8 +16,8 @@ from cas.lineage.values import changes
 from cas.objects.commit import CHECKPOINT, EVALUATES, PREVIOUS, REPRODUCES, Commit
 from cas.objects.manifest import SeriesRow
 from cas.objects.tree import EntryKind
-from cas.repo.choice import segment
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 
 IDENTICAL: Final = "identical"
 EQUIVALENT: Final = "equivalent"

@@ -15,8 +15,8 @@ from cas.objects.manifest import DTYPES, State, TensorRow
 from cas.objects.pystate import readable
 from cas.objects.tree import EntryKind
 from cas.progress import SILENT, Progress
-from cas.repo.choice import segment
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -20,8 +20,8 @@ from cas.objects.manifest import State
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import SILENT, Progress
 from cas.repo.layout import HOLDS
-from cas.repo.names import MAX_NESTING
 from cas.repo.repo import Repo
+from cas.repo.trees.names import MAX_NESTING
 
 NEAREST: Final = 5  # states and files that have only some of a file's tensors
 

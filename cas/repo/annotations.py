@@ -14,9 +14,9 @@ from cas.errors import InvalidInputError
 from cas.ids import TreeId
 from cas.objects.commit import COMMIT, PREVIOUS, Commit, Parent
 from cas.objects.document import document
-from cas.repo.choice import previous
 from cas.repo.layout import ANNOTATIONS
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import previous
 
 if TYPE_CHECKING:
     from cas.repo.transaction import Transaction
@@ -130,7 +130,7 @@ def change(tx: "Transaction", uid: bytes, first: Annotation, how: Change, what: 
     old = first if before is None else _read(tx.repo, tx.repo.commit(before))
     new = how(old)
     if new != old or (before is None and new != Annotation()):
-        from cas.repo import ingest
+        from cas.repo.trees import ingest
 
         entry = ingest.file_entry(tx.writer, NAME.encode(), document(new.to_words()))
         tree = ingest.nest(tx.writer, [(NAME.encode(), entry)])

@@ -11,8 +11,8 @@ from cas.backend.wholefile import replace_file
 from cas.errors import CorruptionError, InvalidInputError
 from cas.repo.layout import CONFIG
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
-from cas.repo.vocabulary import PREFIX, RUNS, WORDS, settled
+from cas.repo.retain.retention import Keep
+from cas.repo.retain.vocabulary import PREFIX, RUNS, WORDS, settled
 
 MAX_SIZE: Final = 1024 * 1024
 

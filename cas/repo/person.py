@@ -15,11 +15,11 @@ from cas.objects.commit import COMMIT, PREVIOUS, Commit, Parent, Volume
 from cas.objects.document import document
 from cas.objects.tree import EntryKind, TreeSummary
 from cas.progress import SILENT, Progress
-from cas.repo import ingest
 from cas.repo.layout import MAIN
 from cas.repo.repo import Repo
-from cas.repo.statcache import StatCache, open_statcache
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
+from cas.repo.trees.statcache import StatCache, open_statcache
 
 
 @dataclass(frozen=True, slots=True)

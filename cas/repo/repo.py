@@ -27,9 +27,9 @@ from cas.ids import CommitId, ManifestId, ObjectId, TreeId, digest
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.plain import few
-from cas.repo import copied
 from cas.repo import root as roots
-from cas.repo.copied import Skipped
+from cas.repo.check import copied
+from cas.repo.check.copied import Skipped
 from cas.repo.layout import FORMAT
 from cas.repo.root import FIRST_PREVIOUS, Operation, Root
 from cas.store.packed import PackedStore

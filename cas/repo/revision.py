@@ -14,8 +14,8 @@ from cas.ids import CommitId, ObjectId
 from cas.objects.commit import PREVIOUS, Commit
 from cas.objects.kind import Kind
 from cas.repo import layout
-from cas.repo.choice import choose
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import choose
 
 MIN_HASH = 4
 MAX_STEPS = 10_000_000

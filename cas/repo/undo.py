@@ -13,9 +13,9 @@ from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId, ObjectId
 from cas.plain import few
 from cas.repo.layout import HOLDS, OPEN, RUNS
-from cas.repo.needed import INPUTS, NAMED, Uses, after, reader
 from cas.repo.reflog import Past, find, history, shown
 from cas.repo.repo import Repo
+from cas.repo.retain.needed import INPUTS, NAMED, Uses, after, reader
 from cas.repo.root import RefChange
 from cas.repo.transaction import Transaction, transact
 

@@ -13,7 +13,7 @@ from cas.errors import CorruptionError, NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.plain import few
 from cas.repo import root as roots
-from cas.repo.gctidy import last_collection
+from cas.repo.collect.gctidy import last_collection
 from cas.repo.refs import Refs
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange, Root

@@ -21,18 +21,19 @@ from typing import IO, BinaryIO, Final, TypeVar
 from cas.errors import CasError, InvalidInputError
 from cas.ids import CommitId
 from cas.objects.commit import DATASET
-from cas.repo import ingest
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
-from cas.tracking import export, redacted
-from cas.tracking.capture import Start
-from cas.tracking.config import Config, replaced
-from cas.tracking.configfile import passed_on
-from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
+from cas.repo.trees import ingest
+from cas.tracking import export
+from cas.tracking.captured.capture import Start
+from cas.tracking.captured.variables import DIR_VARIABLE, JOIN_VARIABLE
+from cas.tracking.ends.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.live import Live
 from cas.tracking.measures import watch_over
 from cas.tracking.names import make_name
+from cas.tracking.privacy import redacted
+from cas.tracking.privacy.secrets import Taken, scrub_argv
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
 from cas.tracking.ranks import take_over
 from cas.tracking.record import Items, settings
@@ -43,9 +44,9 @@ from cas.tracking.runfiles import (
     log_file,
     remove_files,
 )
-from cas.tracking.secrets import Taken, scrub_argv
+from cas.tracking.settings.config import Config, replaced
+from cas.tracking.settings.configfile import passed_on
 from cas.tracking.start import begin, say
-from cas.tracking.variables import DIR_VARIABLE, JOIN_VARIABLE
 
 T = TypeVar("T")
 PIECE: Final = 64 * 1024

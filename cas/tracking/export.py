@@ -17,11 +17,11 @@ from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, Commit, Monitor
 from cas.plain import plain
 from cas.repo.annotations import of_run
-from cas.repo.choice import segment
-from cas.repo.contents import Held, inside, top
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
-from cas.tracking.config import Config
+from cas.repo.retain.choice import segment
+from cas.repo.trees.contents import Held, inside, top
+from cas.tracking.settings.config import Config
 from cas.tracking.start import say
 from cas.tracking.userfile import replacing
 
@@ -39,8 +39,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def record(repo: Repo, id: CommitId) -> dict[str, Any]:
     """Return all that is recorded of a run up to a commit, as plain data that JSON can say."""
-    from cas.tracking.curve import read_curves
-    from cas.tracking.exchange import as_json
+    from cas.tracking.numbers.curve import read_curves
+    from cas.tracking.numbers.exchange import as_json
     from cas.tracking.view import RunView
 
     commit = repo.commit(id)
@@ -81,7 +81,7 @@ def dumps(told: object, form: str) -> str:
         raise InvalidInputError(f"a record is written as {' or '.join(FORMS)}, not {form!r}")
     if form == "json":
         return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
-    from cas.tracking import yamlfile
+    from cas.tracking.settings import yamlfile
 
     return yamlfile.write(told)
 

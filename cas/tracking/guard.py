@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cas.errors import CasError, InvalidInputError
 from cas.repo.repo import Repo
-from cas.tracking import ending
+from cas.tracking.ends import ending
 from cas.tracking.live import Live
 from cas.tracking.start import say
 

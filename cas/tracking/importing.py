@@ -6,8 +6,8 @@ from typing import Any, Final
 from cas.errors import InvalidInputError
 from cas.ids import CommitId
 from cas.repo.repo import Repo
-from cas.tracking.capture import Start
-from cas.tracking.ending import FINISHED
+from cas.tracking.captured.capture import Start
+from cas.tracking.ends.ending import FINISHED
 from cas.tracking.start import begin
 
 IMPORTED: Final = "imported"  # the label of such a run

@@ -18,14 +18,14 @@ from cas.objects.document import document
 from cas.objects.manifest import State
 from cas.objects.states import build_state
 from cas.objects.tree import EntryKind
-from cas.repo import ingest
 from cas.repo.layout import DATASETS
 from cas.repo.transaction import Transaction
-from cas.tracking import frameworks
-from cas.tracking.checkpoint import state_entry
+from cas.repo.trees import ingest
+from cas.tracking.captured import frameworks
+from cas.tracking.captured.variables import REPRODUCTION_VARIABLE
+from cas.tracking.checkpoints.checkpoint import state_entry
+from cas.tracking.journals.state import text_or_bytes
 from cas.tracking.names import check_name, make_name
-from cas.tracking.state import text_or_bytes
-from cas.tracking.variables import REPRODUCTION_VARIABLE
 
 DATA = b"data"
 

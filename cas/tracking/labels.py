@@ -11,7 +11,7 @@ from cas.repo import annotations
 from cas.repo.annotations import Annotation, Change, check_label
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
-from cas.tracking.secrets import scrub_text, valid_text
+from cas.tracking.privacy.secrets import scrub_text, valid_text
 
 
 def label(

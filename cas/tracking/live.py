@@ -18,15 +18,21 @@ from cas.objects.tree import Entry
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
-from cas.tracking.feed import Feed, Worker, open_feed
-from cas.tracking.logged import Logged
-from cas.tracking.metrics import Mark
-from cas.tracking.past import Now, PastMetrics
+from cas.tracking.ends.past import Now, PastMetrics
+from cas.tracking.journals.feed import Feed, Worker, open_feed
+from cas.tracking.journals.state import (
+    RunState,
+    artifact_frame,
+    free_number,
+    moved_frame,
+    parent_frame,
+)
+from cas.tracking.numbers.metrics import Mark
+from cas.tracking.privacy.secrets import valid_text
 from cas.tracking.record import Items, Moment
 from cas.tracking.runfiles import has_owner, moved_on
-from cas.tracking.secrets import valid_text
-from cas.tracking.shelf import Shelf
-from cas.tracking.state import RunState, artifact_frame, free_number, moved_frame, parent_frame
+from cas.tracking.shown.logged import Logged
+from cas.tracking.shown.shelf import Shelf
 
 T = TypeVar("T")
 

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from cas.errors import InvalidInputError
 from cas.objects.document import document
-from cas.repo import ingest
 from cas.repo.transaction import Transaction
-from cas.tracking import frameworks, rng
-from cas.tracking.capture import as_params
-from cas.tracking.determinism import make_reproducible
+from cas.repo.trees import ingest
+from cas.tracking.captured import frameworks
+from cas.tracking.captured.capture import as_params
+from cas.tracking.captured.determinism import make_reproducible
+from cas.tracking.checkpoints import rng
 from cas.tracking.guard import guarded
 from cas.tracking.media.audio import Audio
 from cas.tracking.media.content import library
@@ -19,9 +20,9 @@ from cas.tracking.media.figure import is_figure
 from cas.tracking.media.histogram import Histogram
 from cas.tracking.media.image import Image
 from cas.tracking.media.table import Table, is_frame
-from cas.tracking.modelwatch import EVERY, ModelWatch
 from cas.tracking.record import Items
 from cas.tracking.uses import Uses
+from cas.tracking.watching.modelwatch import EVERY, ModelWatch
 
 NUMBERS: Final = frozenset({int, float, bool})
 MAX_DEPTH: Final = 16

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import InvalidInputError
-from cas.tracking.events import ALERT, event
 from cas.tracking.guard import Guarded, guarded
 from cas.tracking.live import Live
+from cas.tracking.numbers.pace import Progress
 from cas.tracking.observer import Observer
-from cas.tracking.pace import Progress
-from cas.tracking.watch import Watch, as_watch
+from cas.tracking.watching.events import ALERT, event
+from cas.tracking.watching.watch import Watch, as_watch
 
 if TYPE_CHECKING:
-    from cas.tracking.curve import Curve
+    from cas.tracking.numbers.curve import Curve
 
 Scalar = Any  # anything with a number in it: int, float, bool, a 0-d array or tensor
 SYSTEM_SECONDS: Final = 15.0
@@ -81,7 +81,7 @@ class Measures(Guarded):
     @guarded
     def curve(self, name: str) -> "Curve | None":
         """Return a metric as it is so far: its points, best, mean, moving averages, epochs."""
-        from cas.tracking.curve import of_log
+        from cas.tracking.numbers.curve import of_log
 
         return of_log(self._live.state.metrics, name)
 
@@ -98,7 +98,7 @@ class Measures(Guarded):
     @guarded
     def import_metrics(self, path: str | os.PathLike[str]) -> None:
         """Add the points of a .csv, .json or .parquet file, as `cas metrics --to` writes them."""
-        from cas.tracking.exchange import frames, read
+        from cas.tracking.numbers.exchange import frames, read
 
         for frame in frames(read(Path(path), time.time())):
             self._live.note(frame)

@@ -19,15 +19,15 @@ from cas.objects.commit import Commit
 from cas.objects.document import document
 from cas.objects.states import build_state
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import ingest
 from cas.repo.layout import MODELS
 from cas.repo.transaction import Transaction
-from cas.tracking import frameworks
-from cas.tracking.checkpoint import write_state
+from cas.repo.trees import ingest
+from cas.tracking.captured import frameworks
+from cas.tracking.captured.variables import REPRODUCTION_VARIABLE
+from cas.tracking.checkpoints.checkpoint import write_state
 from cas.tracking.inputs import DATA
 from cas.tracking.media.content import clean
 from cas.tracking.structure import structure
-from cas.tracking.variables import REPRODUCTION_VARIABLE
 
 STRUCTURE: Final = b"structure.json"
 WEIGHTS: Final = b"weights"

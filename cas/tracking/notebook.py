@@ -9,10 +9,10 @@ from html import escape
 from typing import Any, Final
 
 from cas.objects.tree import Entry
-from cas.repo import ingest
 from cas.repo.transaction import Transaction
-from cas.tracking.command import notebook_file, shell
-from cas.tracking.secrets import scrub_bytes, valid_text
+from cas.repo.trees import ingest
+from cas.tracking.captured.command import notebook_file, shell
+from cas.tracking.privacy.secrets import scrub_bytes, valid_text
 
 WIDTH: Final = 160
 HEIGHT: Final = 36

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from cas.tracking.events import Event, event
 from cas.tracking.live import Live
-from cas.tracking.notify import Notifier
-from cas.tracking.pace import Pace, Progress
-from cas.tracking.rules import DiskFull, Finding, Stalled, point_rules
-from cas.tracking.sampler import Sampler
-from cas.tracking.watch import Watch
+from cas.tracking.numbers.pace import Pace, Progress
+from cas.tracking.watching.events import Event, event
+from cas.tracking.watching.notify import Notifier
+from cas.tracking.watching.rules import DiskFull, Finding, Stalled, point_rules
+from cas.tracking.watching.sampler import Sampler
+from cas.tracking.watching.watch import Watch
 
 LOOK_SECONDS: Final = 1.0
 DISK_SECONDS: Final = 10.0  # between two looks at the disk

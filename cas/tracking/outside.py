@@ -12,7 +12,7 @@ from cas.errors import CasError
 from cas.ids import CommitId
 from cas.tracking import notebook, ranks
 from cas.tracking.annotated import Annotated
-from cas.tracking.ending import FINISHED
+from cas.tracking.ends.ending import FINISHED
 from cas.tracking.ranks import LINGER_SECONDS, Gathering, Launch
 from cas.tracking.start import say
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cas.errors import InvalidInputError
-from cas.tracking.capture import as_params
-from cas.tracking.command import parse
-from cas.tracking.secrets import scrub_argv, valid_text
+from cas.tracking.captured.capture import as_params
+from cas.tracking.captured.command import parse
+from cas.tracking.privacy.secrets import scrub_argv, valid_text
 
 NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 

@@ -15,13 +15,13 @@ from cas.objects.tree import Entry
 from cas.repo import place
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction
+from cas.tracking.checkpoints.saver import Saving
+from cas.tracking.journals.state import RunState
 from cas.tracking.live import Live
-from cas.tracking.logged import Logged
 from cas.tracking.ranks import Launch
 from cas.tracking.record import Items
 from cas.tracking.run import Run
-from cas.tracking.saver import Saving
-from cas.tracking.state import RunState
+from cas.tracking.shown.logged import Logged
 
 SAID_ONCE: Final = frozenset({"params", "parent", "metadata"})
 

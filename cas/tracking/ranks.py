@@ -19,13 +19,13 @@ from cas.errors import CasError
 from cas.ids import blob_id
 from cas.repo.layout import JOURNALS
 from cas.repo.repo import Repo
-from cas.tracking.environment import here
-from cas.tracking.journal import ALIVE, read_journal
+from cas.tracking.captured.environment import here
+from cas.tracking.captured.variables import KEY_VARIABLE
+from cas.tracking.ends.liveness import is_locked
+from cas.tracking.journals.journal import ALIVE, read_journal
+from cas.tracking.journals.state import RunState, open_ref
 from cas.tracking.live import Live
-from cas.tracking.liveness import is_locked
 from cas.tracking.runfiles import has_owner, joined_journals, remove_files
-from cas.tracking.state import RunState, open_ref
-from cas.tracking.variables import KEY_VARIABLE
 
 WAIT_SECONDS: Final = 60.0  # for rank 0 to begin
 LINGER_SECONDS: Final = 10.0  # for the others to end

@@ -18,14 +18,14 @@ from cas.objects.manifest import Column, Series
 from cas.objects.states import load_state
 from cas.objects.tree import Entry, EntryKind
 from cas.repo import place
-from cas.repo.contents import file_at, top
-from cas.repo.names import shown
-from cas.repo.pick import pick_tensor
 from cas.repo.repo import Repo
 from cas.repo.revision import resolve_path
-from cas.repo.tensors import StoredFile
-from cas.tracking import frameworks
-from cas.tracking.checkpoint import PRUNED, STATE, checkpoint_at, read_state
+from cas.repo.trees.contents import file_at, top
+from cas.repo.trees.names import shown
+from cas.repo.trees.pick import pick_tensor
+from cas.repo.trees.tensors import StoredFile
+from cas.tracking.captured import frameworks
+from cas.tracking.checkpoints.checkpoint import PRUNED, STATE, checkpoint_at, read_state
 from cas.tracking.start import asked_for, author
 
 if TYPE_CHECKING:

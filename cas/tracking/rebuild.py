@@ -10,9 +10,9 @@ from typing import Any, Self
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import checkout
 from cas.repo.repo import Repo
-from cas.tracking.command import restart
+from cas.repo.trees import checkout
+from cas.tracking.captured.command import restart
 
 
 @dataclass(frozen=True, slots=True)

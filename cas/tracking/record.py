@@ -28,18 +28,19 @@ from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.manifest import Series
 from cas.objects.tree import Entry, EntryKind, TreeSummary
-from cas.repo import config, ingest
-from cas.repo.choice import segment
+from cas.repo import config
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 from cas.repo.transaction import Transaction
+from cas.repo.trees import ingest
 from cas.store.writer import ObjectWriter
-from cas.tracking import loggedrecord
-from cas.tracking.metrics import Mark
-from cas.tracking.monitor import monitor
-from cas.tracking.shards import SHARDS, held
-from cas.tracking.shelf import drafted
-from cas.tracking.state import RunState, artifact_frame, named_entry
+from cas.tracking.checkpoints.shards import SHARDS, held
+from cas.tracking.journals.state import RunState, artifact_frame, named_entry
+from cas.tracking.numbers.metrics import Mark
+from cas.tracking.numbers.monitor import monitor
+from cas.tracking.shown import loggedrecord
+from cas.tracking.shown.shelf import drafted
 
 SMALL_ARTIFACT: Final = 64 * 1024
 SMALL_ARTIFACTS: Final = 1024 * 1024

@@ -32,24 +32,14 @@ from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry
 from cas.plain import plain
-from cas.repo import ingest
-from cas.repo.choice import segment
 from cas.repo.layout import HOLDS, REPRODUCTIONS, RUNS
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 from cas.repo.transaction import Transaction, transact
-from cas.tracking.config import Config, in_effect
-from cas.tracking.configfile import passed_on
-from cas.tracking.ending import FINISHED
-from cas.tracking.environment import variables
-from cas.tracking.execute import STDERR, run_program
-from cas.tracking.parts import was_captured
-from cas.tracking.program import Program
-from cas.tracking.rebuild import Input, Rebuilt, rebuild
-from cas.tracking.recovery import recover_lost
-from cas.tracking.redacted import DOCUMENT, Missing, give_back, given_argv, insist_on, missing
-from cas.tracking.secrets import REMOVED
-from cas.tracking.state import open_ref
-from cas.tracking.variables import (
+from cas.repo.trees import ingest
+from cas.tracking.captured.environment import variables
+from cas.tracking.captured.parts import was_captured
+from cas.tracking.captured.variables import (
     CONFIG_VARIABLE,
     DIR_VARIABLE,
     ENVIRONMENT_VARIABLE,
@@ -57,6 +47,23 @@ from cas.tracking.variables import (
     ORIGINAL_VARIABLE,
     REPRODUCTION_VARIABLE,
 )
+from cas.tracking.ends.ending import FINISHED
+from cas.tracking.ends.recovery import recover_lost
+from cas.tracking.execute import STDERR, run_program
+from cas.tracking.journals.state import open_ref
+from cas.tracking.privacy.redacted import (
+    DOCUMENT,
+    Missing,
+    give_back,
+    given_argv,
+    insist_on,
+    missing,
+)
+from cas.tracking.privacy.secrets import REMOVED
+from cas.tracking.program import Program
+from cas.tracking.rebuild import Input, Rebuilt, rebuild
+from cas.tracking.settings.config import Config, in_effect
+from cas.tracking.settings.configfile import passed_on
 
 SHORT: Final = 10
 # What may stand around us and stood not around the original, or was something else there.

@@ -13,18 +13,19 @@ from typing import Any, Final, Self
 from cas.errors import CasError, InvalidInputError, TrackingError
 from cas.ids import CommitId
 from cas.plain import human_share
-from cas.repo import ingest
-from cas.repo.retention import Keep
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction
-from cas.tracking import ending, redacted
-from cas.tracking.ending import FAILED, FINISHED, INTERRUPTED
+from cas.repo.trees import ingest
+from cas.tracking.checkpoints.sharded import Sharded
+from cas.tracking.checkpoints.strategy import Strategy
+from cas.tracking.ends import ending
+from cas.tracking.ends.ending import FAILED, FINISHED, INTERRUPTED
 from cas.tracking.live import Live
-from cas.tracking.monitor import monitor
+from cas.tracking.numbers.monitor import monitor
+from cas.tracking.privacy import redacted
+from cas.tracking.privacy.secrets import scrub_file, scrub_text, valid_text
 from cas.tracking.record import Items, run_volume
-from cas.tracking.secrets import scrub_file, scrub_text, valid_text
-from cas.tracking.sharded import Sharded
 from cas.tracking.start import say
-from cas.tracking.strategy import Strategy
 from cas.tracking.upkeep import after_run
 
 SHOWN_VALUES: Final = 4

@@ -14,14 +14,14 @@ from cas.errors import CasError, CorruptionError
 from cas.objects import canonical
 from cas.repo.layout import JOURNALS
 from cas.repo.repo import Repo
-from cas.tracking.journal import Header, read_journal, scan_frames
-from cas.tracking.liveness import is_locked
-from cas.tracking.state import open_ref
+from cas.tracking.ends.liveness import is_locked
+from cas.tracking.journals.journal import Header, read_journal, scan_frames
+from cas.tracking.journals.state import open_ref
 
 if TYPE_CHECKING:
     from cas.repo.transaction import Transaction
+    from cas.tracking.privacy.secrets import Taken
     from cas.tracking.record import Items
-    from cas.tracking.secrets import Taken
 
 HEAD: Final = 64 * 1024  # of a journal holds its header
 PART: Final = 4 * 1024 * 1024  # of a log is looked through at a time
@@ -106,8 +106,8 @@ def log_entry(
 ) -> "Items":
     """Store what a program printed, without secrets, in bounded memory; `note` those that go."""
     from cas.objects.tree import Entry, EntryKind
-    from cas.repo.ingest import FILE_MODE
-    from cas.tracking.secrets import scrub_pieces
+    from cas.repo.trees.ingest import FILE_MODE
+    from cas.tracking.privacy.secrets import scrub_pieces
 
     def clean() -> Iterator[bytes]:
         with open(log, "rb") as lines:

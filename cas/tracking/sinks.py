@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Protocol, runtime_checkable
 
 from cas.errors import InvalidInputError
 from cas.objects import canonical
-from cas.tracking.journal import AT, MAX_FRAME, scan_frames
+from cas.tracking.journals.journal import AT, MAX_FRAME, scan_frames
 from cas.tracking.live import Live
 
 EVERY_SECONDS: Final = 1.0

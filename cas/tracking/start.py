@@ -19,14 +19,16 @@ from cas.errors import (
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import RESUMED_FROM, Commit
 from cas.objects.document import document
-from cas.repo import annotations, ingest, place, reserve
+from cas.repo import annotations, place
 from cas.repo.annotations import Annotation
+from cas.repo.collect import reserve
 from cas.repo.layout import HOLDS, RUNS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.transaction import Transaction
-from cas.tracking import notebook, redaction, resume
-from cas.tracking.capture import (
+from cas.repo.trees import ingest
+from cas.tracking import notebook
+from cas.tracking.captured.capture import (
     Start,
     as_data,
     as_params,
@@ -34,23 +36,25 @@ from cas.tracking.capture import (
     code,
     documents,
 )
-from cas.tracking.checkpoint import PRUNED, checkpoint_at, write_state
-from cas.tracking.command import default_experiment, entry_point
-from cas.tracking.environment import user
-from cas.tracking.live import Live
-from cas.tracking.names import check_name, two_words
-from cas.tracking.parts import EVERYTHING, Capture
-from cas.tracking.record import Items, chosen_monitor, settings
-from cas.tracking.redaction import Redaction
-from cas.tracking.source import Source, capture_source
-from cas.tracking.state import RunState, open_ref, parent_frame
-from cas.tracking.surroundings import PATIENCE_S, Surroundings
-from cas.tracking.variables import (
+from cas.tracking.captured.command import default_experiment, entry_point
+from cas.tracking.captured.environment import user
+from cas.tracking.captured.parts import EVERYTHING, Capture
+from cas.tracking.captured.source import Source, capture_source
+from cas.tracking.captured.surroundings import PATIENCE_S, Surroundings
+from cas.tracking.captured.variables import (
     DIR_VARIABLE,
     JOIN_VARIABLE,
     ORIGINAL_VARIABLE,
     REPRODUCTION_VARIABLE,
 )
+from cas.tracking.checkpoints.checkpoint import PRUNED, checkpoint_at, write_state
+from cas.tracking.ends import resume
+from cas.tracking.journals.state import RunState, open_ref, parent_frame
+from cas.tracking.live import Live
+from cas.tracking.names import check_name, two_words
+from cas.tracking.privacy import redaction
+from cas.tracking.privacy.redaction import Redaction
+from cas.tracking.record import Items, chosen_monitor, settings
 
 TRIES: Final = 20
 PAUSE_S: Final = 0.05

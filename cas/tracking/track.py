@@ -11,26 +11,28 @@ from typing import Any
 from cas.errors import CasError
 from cas.objects.commit import RESUMED_FROM, Commit, Parent
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
-from cas.repo.vocabulary import as_policy
-from cas.tracking import export, frameworks, notebook, ranks, rng
-from cas.tracking.capture import Start, as_params
-from cas.tracking.config import Config
-from cas.tracking.configfile import Given, said_of_run
-from cas.tracking.configfile import config as effective
+from cas.repo.retain.retention import Keep
+from cas.repo.retain.vocabulary import as_policy
+from cas.tracking import export, notebook, ranks
+from cas.tracking.captured import frameworks
+from cas.tracking.captured.capture import Start, as_params
+from cas.tracking.captured.parts import EVERYTHING, Capture
+from cas.tracking.captured.variables import JOIN_VARIABLE
+from cas.tracking.checkpoints import rng
+from cas.tracking.checkpoints.retain import of_config
+from cas.tracking.checkpoints.strategy import Strategy, as_strategy
+from cas.tracking.ends.recovery import recover_lost
+from cas.tracking.ends.resume import NEVER, check_resume
 from cas.tracking.measures import OBSERVING, Observing, as_observing
 from cas.tracking.outside import Around
-from cas.tracking.parts import EVERYTHING, Capture
 from cas.tracking.ranks import Launch
-from cas.tracking.recovery import recover_lost
-from cas.tracking.resume import NEVER, check_resume
-from cas.tracking.retain import of_config
 from cas.tracking.run import Run
+from cas.tracking.settings.config import Config
+from cas.tracking.settings.configfile import Given, said_of_run
+from cas.tracking.settings.configfile import config as effective
 from cas.tracking.sinks import Follower, Sink, as_sinks
 from cas.tracking.start import begin, forked_from, joined_state, open_repo, say
-from cas.tracking.strategy import Strategy, as_strategy
-from cas.tracking.variables import JOIN_VARIABLE
-from cas.tracking.watch import Watch
+from cas.tracking.watching.watch import Watch
 
 
 def track(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 # Not first as the interpreter ends: a module that is loaded then lets a Ctrl-C pass for an error.
-from cas.repo import gcauto
+from cas.repo.collect import gcauto
 from cas.repo.repo import Repo
-from cas.tracking import ending
+from cas.tracking.ends import ending
 from cas.tracking.record import settings
 
 # The shell ends at once, so that nobody has to wait for what it has started.

@@ -14,18 +14,18 @@ from cas.ids import CommitId
 from cas.objects.commit import BASE_MODEL, DATASET, Parent
 from cas.objects.document import document
 from cas.objects.tree import Entry
-from cas.repo import ingest
-from cas.repo.contents import at
 from cas.repo.revision import resolve_path
 from cas.repo.transaction import Transaction
-from cas.tracking.capture import as_data, as_params
-from cas.tracking.checkpoint import write_state
+from cas.repo.trees import ingest
+from cas.repo.trees.contents import at
+from cas.tracking.captured.capture import as_data, as_params
+from cas.tracking.checkpoints.checkpoint import write_state
 from cas.tracking.guard import guarded
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.media.content import clean
 from cas.tracking.models import model_entry, write_model, write_tokenizer
 from cas.tracking.names import check_name, make_name
-from cas.tracking.shows import Shows
+from cas.tracking.shown.shows import Shows
 
 TOKENIZER: Final = "tokenizer"
 INPUT: Final = "input"

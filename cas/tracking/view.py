@@ -16,20 +16,20 @@ from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series
 from cas.objects.tree import Entry, EntryKind
 from cas.repo import place
-from cas.repo.contents import Held, at, inside
 from cas.repo.layout import RUNS
-from cas.repo.names import shown
 from cas.repo.repo import Repo
 from cas.repo.revision import resolve
-from cas.tracking.checkpoint import read_state
-from cas.tracking.logged import STATE_FORMAT, Logged, Where
-from cas.tracking.loggedrecord import PRUNED, Index
+from cas.repo.trees.contents import Held, at, inside
+from cas.repo.trees.names import shown
+from cas.tracking.checkpoints.checkpoint import read_state
+from cas.tracking.ends.rescue import from_journals
+from cas.tracking.journals.state import RunState, open_ref
 from cas.tracking.media.kinds import value_of
 from cas.tracking.record import ARTIFACTS
-from cas.tracking.rescue import from_journals
 from cas.tracking.runfiles import journals_of
+from cas.tracking.shown.logged import STATE_FORMAT, Logged, Where
+from cas.tracking.shown.loggedrecord import PRUNED, Index
 from cas.tracking.start import asked_for, author
-from cas.tracking.state import RunState, open_ref
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -167,7 +167,7 @@ def test_a_move_that_leaves_something_says_so(
     cas: Cas, repo: Repo, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "x").write_bytes(b"1")
-    monkeypatch.setattr("cas.repo.folder._is_same", lambda *_: False)
+    monkeypatch.setattr("cas.repo.trees.folder._is_same", lambda *_: False)
     result = cas("commit", "--move", "x", "--json", session=Session())
     assert result.code == 6
     assert result.json["kept"] == [{"path": "x", "reason": "it has changed since it was committed"}]

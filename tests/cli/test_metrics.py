@@ -8,8 +8,8 @@ import pytest
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 from cas.tracking import record
-from cas.tracking.exchange import read
-from cas.tracking.state import RunState
+from cas.tracking.journals.state import RunState
+from cas.tracking.numbers.exchange import read
 from tests.cli.conftest import Cas
 
 

@@ -6,7 +6,7 @@ from cas.cli.session import Session
 from cas.plain import human_bytes
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
-from cas.repo.vocabulary import WORDS, flag
+from cas.repo.retain.vocabulary import WORDS, flag
 from tests.cli.conftest import Cas
 from tests.support.builders import RunBuilder, noise, pack_files, set_ref
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cas.repo import repack
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
 from tests.support.builders import pack_files

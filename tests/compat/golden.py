@@ -18,10 +18,14 @@ from typing import Any
 
 from cas.ids import blob_id
 from cas.objects.commit import DATASET, RESUMED_FROM, Commit, Parent
-from cas.repo import gc, ingest, prune, repack, root
+from cas.repo import root
+from cas.repo.collect import gc
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
 from cas.store import index
 from tests.support.builders import RunBuilder, commit_files, noise, read_tree, repository, set_ref
 from tests.support.weights import commit_weights

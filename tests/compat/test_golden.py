@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cas.codec.base import CodecTag
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.repo import Repo
 from cas.store.pinned import PinnedStore
 from cas.store.record import RECIPE

@@ -28,7 +28,7 @@ from cas.objects.node import Node
 from cas.repo.root import RootFile
 from cas.store.recipe import Recipe
 from cas.store.segment import Segment
-from cas.tracking.journal import scan_frames, to_frame
+from cas.tracking.journals.journal import scan_frames, to_frame
 from tests.support import formats
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"

@@ -9,7 +9,7 @@ TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
 PAGES = [TOP / "README.md", *sorted(DOCS.rglob("*.md"))]
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
-# `cas/repo/gc.py`, `tests/protocol/`, `docs/generate_cli.py`: files and folders of this project.
+# `cas/repo/repo.py`, `tests/protocol/`, `docs/generate_cli.py`: files and folders of this project.
 NAMED = re.compile(r"`((?:cas|cli|docs|tests|benchmarks)/[\w./]+)`")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 

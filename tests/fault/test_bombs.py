@@ -23,11 +23,12 @@ from cas.objects.kind import Kind
 from cas.objects.manifest import State, TensorRow
 from cas.objects.pystate import flatten
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import checkout, ingest, place
+from cas.repo import place
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import checkout, ingest
 from cas.store.recipe import Recipe
 from cas.store.record import RECIPE, RecordHeader
-from cas.tracking.checkpoint import read_state
+from cas.tracking.checkpoints.checkpoint import read_state
 from tests.support.bombs import BOMBS, MIB
 from tests.support.builders import repository
 from tests.support.limits import memory

@@ -11,11 +11,13 @@ from cas.backend.local import LocalBackend
 from cas.errors import BackendError, NotFoundError
 from cas.ids import Buffer, TreeId, blob_id
 from cas.objects.commit import COMMIT, PREVIOUS, Commit, Parent
-from cas.repo import fsck, gc, prune
-from cas.repo.gcplan import GcPlan
+from cas.repo.check import fsck
+from cas.repo.collect import gc
+from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import HOLDS, MODELS, SESSIONS, TAGS
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from cas.store.packed import PackedStore
 from tests.support.actors import KEEP, Actor, check, opened

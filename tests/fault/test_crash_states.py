@@ -15,10 +15,13 @@ import pytest
 
 import cas as package
 from cas.backend.sink import FileSink
-from cas.repo import config, gc, prune, repack, reserve
+from cas.repo import config
+from cas.repo.collect import gc, reserve
 from cas.repo.layout import HOLDS
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from tests.support.builders import (
     RunBuilder,

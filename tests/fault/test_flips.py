@@ -18,17 +18,18 @@ from cas.codec.base import CodecTag
 from cas.errors import CasError
 from cas.ids import ObjectId
 from cas.objects.kind import Kind
-from cas.repo import fsck, ingest
-from cas.repo.fsck import Finding
+from cas.repo.check import fsck
+from cas.repo.check.fsck import Finding
 from cas.repo.layout import CACHE, CONFIG, FORMAT, INDEX, JOURNALS, PACKS, ROOTS, SNAPSHOTS
 from cas.repo.repo import Repo
-from cas.repo.statcache import key_of, open_statcache
 from cas.repo.transaction import transact
+from cas.repo.trees import ingest
+from cas.repo.trees.statcache import key_of, open_statcache
 from cas.store import index, packed
 from cas.store.pack import Footer
-from cas.tracking import journalcheck
-from cas.tracking.journal import read_journal, scan_frames
-from cas.tracking.state import RunState
+from cas.tracking.journals import journalcheck
+from cas.tracking.journals.journal import read_journal, scan_frames
+from cas.tracking.journals.state import RunState
 from tests.support.builders import repository
 from tests.support.damage import Changed, Damage, damaged, damages
 from tests.support.specimen import Specimen, build

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from cas.errors import StorageFullError
-from cas.repo import fsck, gc, prune, reserve
+from cas.repo.check import fsck
+from cas.repo.collect import gc, reserve
 from cas.repo.layout import RESERVE
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from tests.support.builders import (
     Clock,
     RunBuilder,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cas.repo import gc, gcstages
 from cas.repo import root as roots
+from cas.repo.collect import gc, gcstages
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.store.pack import PackInfo

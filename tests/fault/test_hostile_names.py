@@ -11,9 +11,9 @@ import pytest
 from cas.ids import TreeId
 from cas.objects.containers.files import contents_in
 from cas.objects.tree import Entry
-from cas.repo import checkout, ingest, names
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import checkout, ingest, names
 from tests.fault.test_hostile_trees import DATA, Row, attempt, folder, leaf, link, snapshot
 from tests.support import hostilenames, tensorfiles
 from tests.support.builders import repository

@@ -11,10 +11,10 @@ import pytest
 from cas.errors import CasError, NotFoundError
 from cas.ids import ObjectId, TreeId, blob_id
 from cas.objects import canonical
-from cas.repo import checkout
-from cas.repo.names import METADATA
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
+from cas.repo.trees import checkout
+from cas.repo.trees.names import METADATA
 from cas.store.writer import ObjectWriter
 from tests.support.builders import repository
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from cas.ids import CommitId, ObjectId
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.layout import HOLDS
 from cas.repo.place import find
 from cas.repo.repo import Repo
-from cas.tracking.checkpoint import load
-from cas.tracking.recovery import open_runs, recover_lost
+from cas.tracking.checkpoints.checkpoint import load
+from cas.tracking.ends.recovery import open_runs, recover_lost
 from tests.support.builders import Clock, read_tree, repository
 from tests.support.hosts import Host, file_servers, state_at, why_not
 from tests.support.runs import checkpoints, opened, points

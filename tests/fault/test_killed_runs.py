@@ -14,7 +14,7 @@ import cas as package
 from cas.backend.local import LocalBackend
 from cas.errors import TrackingError
 from cas.store.packed import PackedStore
-from cas.tracking.recovery import recover_lost
+from cas.tracking.ends.recovery import recover_lost
 from cas.tracking.run import Run
 from tests.support.faulty import Fault, FaultyOps
 from tests.support.runs import (
@@ -155,7 +155,7 @@ def test_a_journal_that_cannot_be_written_costs_nothing_when_the_run_ends_well(
     run = package.track("a", name="x")
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("cas.tracking.journalwriter.write_fully", full)
+        patched.setattr("cas.tracking.journals.journalwriter.write_fully", full)
         use(run, here)
         run._live._feed.flush_or_tell()
     assert capsys.readouterr().err.count("would be lost if the process died") == 1
@@ -182,8 +182,8 @@ def test_a_repository_that_goes_away_ends_no_loop(
 def test_many_points_at_once_fit_into_the_journal(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cas.tracking.feed.POINTS", 10)
-    monkeypatch.setattr("cas.tracking.feed.BEHIND_SECONDS", 1000.0)
+    monkeypatch.setattr("cas.tracking.journals.feed.POINTS", 10)
+    monkeypatch.setattr("cas.tracking.journals.feed.BEHIND_SECONDS", 1000.0)
     run = package.track("a", name="x")
     for step in range(25):
         run.log({"m": step, "n": -step})

@@ -14,7 +14,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from cas.repo import checkout
-from cas.repo.ingest import add
+from cas.repo.trees.ingest import add
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 

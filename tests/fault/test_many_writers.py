@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cas.ids import CommitId, ObjectId
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.layout import HOLDS
-from cas.tracking.checkpoint import load
+from cas.tracking.checkpoints.checkpoint import load
 from tests.support.builders import reopened, repository
 from tests.support.hosts import Process, state_at, worker
 from tests.support.runs import checkpoints, opened

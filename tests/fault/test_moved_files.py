@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cas.errors import CasError
-from cas.repo.move import Moved, execute
 from cas.repo.repo import Repo
+from cas.repo.trees.move import Moved, execute
 from tests.support.builders import reopened, repository
 from tests.support.faulty import Crash, Fault, FaultyOps
 from tests.unit.repo.test_move import CONTENTS, TOLD, committed, filled, on_disk, planned

@@ -27,17 +27,17 @@ METHODS = {
 LAYER = "cas/backend/files.py"
 # Files of the user, outside of every repository.
 OUTSIDE = {
-    "cas/repo/folder.py": "what is checked out",
-    "cas/tracking/liveness.py": "a journal is opened to be locked",
+    "cas/repo/trees/folder.py": "what is checked out",
+    "cas/tracking/ends/liveness.py": "a journal is opened to be locked",
     "cas/tracking/rebuild.py": "a folder to reproduce a run in",
     "cas/tracking/reproduce.py": "likewise",
     "cas/tracking/execute.py": "what a program prints is passed on",
     "cas/tracking/runfiles.py": "what a program prints is written to by its threads",
-    "cas/tracking/configfile.py": "a config on its way to the program that is run",
-    "cas/tracking/exchange.py": "a table that was asked for",
+    "cas/tracking/settings/configfile.py": "a config on its way to the program that is run",
+    "cas/tracking/numbers/exchange.py": "a table that was asked for",
     "cas/tracking/export.py": "a record that was asked for",
     "cas/tracking/models.py": "a tokenizer writes itself to a folder, which is stored",
-    "cas/tracking/redacted.py": "the code of a reproduction, with its secrets put back",
+    "cas/tracking/privacy/redacted.py": "the code of a reproduction, with its secrets put back",
     "cas/tracking/sinks.py": "a log that was asked for",
     "cas/tracking/userfile.py": "what is written for the user, as a whole",
 }

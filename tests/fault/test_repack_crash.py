@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cas.repo import gc, repack
+from cas.repo.collect import gc
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from tests.support.builders import commit_files, noise, reopened, repository
 from tests.support.crashing import Contents, Quick, changes, check, contents, stops

@@ -6,7 +6,8 @@ import pytest
 
 from cas.ids import blob_id
 from cas.objects.kind import Kind
-from cas.repo import fsck, gc, repair
+from cas.repo.check import fsck, repair
+from cas.repo.collect import gc
 from cas.repo.repo import Repo
 from tests.support.builders import Clock, RunBuilder, noise, reopened, repository
 from tests.support.crashing import Quick, changes, stops

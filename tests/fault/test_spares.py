@@ -6,7 +6,8 @@ import pytest
 
 from cas.ids import blob_id
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import fsck, gc, gcstages
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcstages
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.index import Place

@@ -16,7 +16,7 @@ from cas.backend.sink import FileSink
 from cas.backend.wholefile import replace_file
 from cas.errors import CasError
 from cas.ids import Buffer
-from cas.repo import reserve
+from cas.repo.collect import reserve
 from cas.repo.layout import RESERVE
 from tests.support.faultworld import (
     COMMANDS,

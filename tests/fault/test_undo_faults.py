@@ -12,9 +12,11 @@ import pytest
 
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
-from cas.repo import fsck, remove, undo
+from cas.repo import undo
+from cas.repo.check import fsck
 from cas.repo.reflog import Past, history
 from cas.repo.repo import Repo
+from cas.repo.retain import remove
 from cas.repo.transaction import Transaction, transact
 from tests.support.builders import Clock, RunBuilder, commit_files, noise, reopened, repository
 from tests.support.crashing import Quick, changes, stops

@@ -27,7 +27,7 @@ from cas.repo import root as roots
 from cas.repo.layout import root_key, snapshot_key
 from cas.repo.repo import Repo, check_format
 from cas.repo.root import ROOT_MAGIC, SNAPSHOT_MAGIC, envelope
-from cas.repo.statcache import Known, key_of
+from cas.repo.trees.statcache import Known, key_of
 from cas.store.indexfile import IndexFile
 from cas.store.merge import merge
 from cas.store.pack import (
@@ -48,8 +48,8 @@ from cas.store.record import RECIPE, RecordHeader
 from cas.store.segment import COUNTS, MAGIC, Segment
 from cas.store.segment import TRAILER as INDEX_END
 from cas.store.segment import VERSION as INDEX_VERSION
-from cas.tracking.journal import read_journal
-from cas.tracking.state import RunState
+from cas.tracking.journals.journal import read_journal
+from cas.tracking.journals.state import RunState
 from tests.fuzz.fuzzing import MOST, Target
 from tests.support.specimen import Specimen
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cas.ids import blob_id
 from cas.objects.containers.safetensors import NAMES
 from cas.objects.manifest import DTYPES, INLINE_LIMIT
-from cas.repo.cutting import LEAST, store_tensors
 from cas.repo.repo import Repo
-from cas.repo.tensors import tensors_of
 from cas.repo.transaction import transact
+from cas.repo.trees.cutting import LEAST, store_tensors
+from cas.repo.trees.tensors import tensors_of
 from tests.support.builders import repository
 from tests.support.tensorfiles import archive, gguf, npz, safetensors, state_dict, tensor
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from cas.ids import TreeId, blob_id
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import checkout
-from cas.repo.diff import diff
-from cas.repo.ingest import Modes, add
-from cas.repo.names import refusal
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
+from cas.repo.trees import checkout
+from cas.repo.trees.diff import diff
+from cas.repo.trees.ingest import Modes, add
+from cas.repo.trees.names import refusal
 from tests.support.builders import repository
 
 # A file is its mode and bytes, a link its target, a folder its mode and what is in it.

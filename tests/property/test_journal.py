@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import CorruptionError
-from cas.tracking.journal import read_journal
-from cas.tracking.journalwriter import JournalWriter
+from cas.tracking.journals.journal import read_journal
+from cas.tracking.journals.journalwriter import JournalWriter
 from tests.unit.tracking.test_journal import HEADER
 
 VALUES = st.recursive(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from cas.errors import RefusedError
 from cas.ids import CommitId, ObjectId, commit_id
 from cas.objects.commit import Monitor
-from cas.repo import budget
-from cas.repo.retention import DAY, HOUR, Checkpoint, Decision, Keep, plan
+from cas.repo.retain import budget
+from cas.repo.retain.retention import DAY, HOUR, Checkpoint, Decision, Keep, plan
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = 1_900_000_000_000_000

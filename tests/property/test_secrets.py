@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cas.tracking.secrets import scrub_argv, scrub_bytes, scrub_text
+from cas.tracking.privacy.secrets import scrub_argv, scrub_bytes, scrub_text
 
 DIGESTS = st.binary(min_size=16, max_size=32).map(bytes.hex)
 UUIDS = st.uuids().map(str)

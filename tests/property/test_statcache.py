@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cas.repo.ingest import Modes, add
-from cas.repo.statcache import StatCache
+from cas.repo.trees.ingest import Modes, add
+from cas.repo.trees.statcache import StatCache
 from tests.support.stores import Shelf
 
 NAMES = st.sampled_from(["a", "b", "s/a", "s/b", "s", "s/t/a"])

@@ -2,7 +2,8 @@
 
 Room is counted in blocks. Others fill the disk between any two commands, as far as they like; every
 order is worked out. What is let go of is always worth more than the reserve, as gc makes that again
-only where there is plenty of room. Modelled after `cas/repo/reserve.py` and `cas/repo/gcstages.py`.
+only where there is plenty of room. Modelled after `cas/repo/collect/reserve.py` and
+`cas/repo/collect/gcstages.py`.
 """
 
 from collections import deque

@@ -12,8 +12,10 @@ from typing import Final
 from cas.backend.files import FileOps
 from cas.errors import NotFoundError
 from cas.ids import CommitId, ObjectId
-from cas.repo import fsck, gc, repack, reserve
+from cas.repo.check import fsck
+from cas.repo.collect import gc, reserve
 from cas.repo.layout import HOLDS
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 from tests.support.builders import (

@@ -14,8 +14,10 @@ from typing import Final
 import pytest
 
 from cas.errors import CasError
-from cas.repo import gc, gcplan, repack, transaction
-from cas.repo.replace import swap
+from cas.repo import transaction
+from cas.repo.collect import gc, gcplan
+from cas.repo.collect.replace import swap
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.root import Operation, Root
 from cas.store import writer

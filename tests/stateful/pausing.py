@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from cas.backend.files import FileOps
-from cas.repo import gc, repack
+from cas.repo.collect import gc
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from tests.support.builders import Clock, reopened
 from tests.support.paused import DatedOps, Dates, Paused

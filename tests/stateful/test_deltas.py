@@ -12,8 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cas.ids import CommitId
 from cas.objects.commit import BASE_MODEL, RESUMED_FROM, Parent
-from cas.repo import fsck, gc, gcplan, repack
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcplan
 from cas.repo.layout import HOLDS
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.store import writer
 from cas.store.packed import PackedStore

@@ -24,7 +24,9 @@ from hypothesis.stateful import (
 from cas.errors import CasError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import fsck, gc, transaction, undo
+from cas.repo import transaction, undo
+from cas.repo.check import fsck
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS
 from cas.repo.reflog import history
 from cas.repo.repo import Repo

@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule
 
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import gcplan
+from cas.repo.collect import gcplan
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store import writer

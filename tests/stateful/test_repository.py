@@ -15,10 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, Commit
-from cas.repo import fsck, gc, prune, undo
+from cas.repo import undo
+from cas.repo.check import fsck
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, MAIN, RUNS
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from cas.store.packed import PackedStore
 from tests.support.builders import (

@@ -19,7 +19,7 @@ from blake3 import blake3
 from cas.errors import ConflictError, NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import COMMIT, DATASET, INPUT, PREVIOUS, Commit, Parent
-from cas.repo import gc
+from cas.repo.collect import gc
 from cas.repo.layout import DATASETS, HOLDS, MODELS, TAGS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact

@@ -32,8 +32,8 @@ from cas.objects.document import document
 from cas.objects.kind import Kind
 from cas.objects.manifest import INLINE_LIMIT, Column, Series, SeriesRow, State, TensorRow
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import fsck
 from cas.repo import root as roots
+from cas.repo.check import fsck
 from cas.repo.layout import MAIN, RUNS
 from cas.repo.refs import NOTHING, Refs
 from cas.repo.repo import Repo

@@ -9,7 +9,7 @@ from cas.backend.files import FileOps
 from cas.backend.local import LocalBackend
 from cas.errors import CasError
 from cas.ids import Buffer
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from tests.support.builders import Clock, read_tree, reopened, repository

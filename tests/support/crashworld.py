@@ -11,8 +11,10 @@ from typing import Any
 from cas.cli.main import run as command
 from cas.errors import CasError, NoRepositoryError
 from cas.ids import CommitId
-from cas.repo import config, fsck, gc
+from cas.repo import config
 from cas.repo import root as roots
+from cas.repo.check import fsck
+from cas.repo.collect import gc
 from cas.repo.layout import CONFIG, JOURNALS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
@@ -168,7 +170,7 @@ def check(trace: Trace, crash: Crash, path: Path) -> None:
 def go_on(repo: Repo, *, thoroughly: bool) -> None:
     """Insist that the next commands work, tidy up, and change nothing else."""
     if (repo.path / JOURNALS).exists():
-        from cas.tracking.recovery import recover_lost
+        from cas.tracking.ends.recovery import recover_lost
 
         recover_lost(repo)
     kept = dict(repo.refresh().refs)

@@ -16,7 +16,7 @@ from cas.backend.files import FileOps
 from cas.cli.main import _invoke
 from cas.cli.session import Session
 from cas.errors import CasError, OutcomeUnknownError
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from tests.support.builders import Clock, RunBuilder, commit_files, noise, repository, set_ref

@@ -7,7 +7,7 @@ from cas.backend.memory import MemoryBackend
 from cas.objects import canonical
 from cas.repo.repo import check_format
 from cas.repo.root import SNAPSHOT_MAGIC, envelope, opened
-from cas.repo.statcache import Known, key_of
+from cas.repo.trees.statcache import Known, key_of
 from cas.store.pack import HEADER, TRAILER, PackClass, PackInfo, PackWriter, check_header, pack_key
 from cas.store.packed import PackedStore
 from cas.store.recipe import Recipe

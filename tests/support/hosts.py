@@ -192,9 +192,10 @@ def train(share: Path, name: str) -> None:
 
 def keep(share: Path, seconds: str) -> None:
     """Do what a person does: commit, look, collect; and tell of runs that are recovered."""
-    from cas.repo import gc, place
+    from cas.repo import place
+    from cas.repo.collect import gc
     from cas.repo.repo import Repo
-    from cas.tracking.recovery import recover_lost
+    from cas.tracking.ends.recovery import recover_lost
     from tests.support.builders import commit_files, read_tree
 
     own = f"tags/{os.urandom(4).hex()}"
@@ -243,7 +244,8 @@ ROLES: dict[str, Callable[..., None]] = {"train": train, "keep": keep}
 
 def hurry(silent: float, alive: float) -> None:
     """Let what takes minutes take seconds."""
-    from cas.tracking import journalwriter, liveness, recovery
+    from cas.tracking.ends import liveness, recovery
+    from cas.tracking.journals import journalwriter
 
     for module in (liveness, recovery):
         vars(module)["SILENT_SECONDS"] = silent

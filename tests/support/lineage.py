@@ -11,10 +11,11 @@ from cas.objects.document import document
 from cas.objects.manifest import Column, Series, SeriesRow
 from cas.objects.states import build_state
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import gc, ingest
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
 from tests.support.builders import set_ref
 
 Points = Sequence[tuple[int, float]]

@@ -15,9 +15,9 @@ from cas.lineage.verdict import Verdict
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series
-from cas.repo.choice import segment
 from cas.repo.place import find
 from cas.repo.repo import Repo
+from cas.repo.retain.choice import segment
 from cas.repo.revision import resolve
 from cas.tracking import reproduce
 from tests.support.builders import Clock

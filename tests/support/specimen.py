@@ -17,15 +17,18 @@ from cas.codec.base import CodecTag
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import DATASET, DRAFT, RESUMED_FROM, Commit, JournalPosition, Parent
 from cas.objects.kind import Kind
-from cas.repo import bases, cutting, gc, ingest, repack, root
 from cas.repo import config as settings
+from cas.repo import root
+from cas.repo.collect import gc
 from cas.repo.layout import CONFIG, FORMAT, HOLDS, INDEX, JOURNALS, PACKS, ROOTS, SNAPSHOTS
+from cas.repo.repacking import bases, repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import cutting, ingest
 from cas.store import index
 from cas.store.pinned import PinnedStore
 from cas.store.record import DELTAS, RECIPE, RecordHeader, base_of
-from cas.tracking.journal import Header, read_journal, to_frame
+from cas.tracking.journals.journal import Header, read_journal, to_frame
 from tests.support.builders import RunBuilder, commit_files, noise, reopened, repository, set_ref
 from tests.support.weights import commit_weights
 

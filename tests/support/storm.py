@@ -25,10 +25,10 @@ from cas.cli.main import run as command
 from cas.errors import ConflictError, RefusedError
 from cas.ids import CommitId, ObjectId
 from cas.objects.commit import PREVIOUS
-from cas.repo import fsck
+from cas.repo.check import fsck
 from cas.repo.layout import HOLDS, RUNS, TAGS
 from cas.repo.repo import Repo
-from cas.tracking.recovery import recover_lost
+from cas.tracking.ends.recovery import recover_lost
 from tests.support.builders import Clock, commit_files, noise, read_tree, set_ref
 from tests.support.runs import points
 

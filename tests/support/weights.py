@@ -6,10 +6,10 @@ import numpy as np
 
 from cas.objects.commit import Commit
 from cas.objects.tree import Entry, EntryKind
-from cas.repo import ingest
-from cas.repo.cutting import store_tensors
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
+from cas.repo.trees.cutting import store_tensors
 from tests.support import tensorfiles
 from tests.support.drift import Tensors, commit_state
 

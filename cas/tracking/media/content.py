@@ -6,7 +6,7 @@ from typing import Any
 
 from cas.errors import InvalidInputError
 from cas.objects.document import document
-from cas.tracking.secrets import scrub_text, valid_text
+from cas.tracking.privacy.secrets import scrub_text, valid_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError, UnsupportedError
 from cas.tracking.media.content import Content, Prepared, clean, library
-from cas.tracking.secrets import scrub_text, valid_text
+from cas.tracking.privacy.secrets import scrub_text, valid_text
 
 FRAMES: Final = frozenset({"pandas", "polars", "pyarrow"})
 SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

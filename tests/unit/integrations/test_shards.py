@@ -14,11 +14,12 @@ import cas as library  # noqa: E402
 from cas.errors import CorruptionError, NotFoundError, TrackingError  # noqa: E402
 from cas.ids import blob_id  # noqa: E402
 from cas.objects.commit import CHECKPOINT, Commit  # noqa: E402
-from cas.repo import gc  # noqa: E402
+from cas.repo.collect import gc  # noqa: E402
 from cas.repo.repo import Repo  # noqa: E402
-from cas.tracking import ending, shards  # noqa: E402
+from cas.tracking.checkpoints import shards  # noqa: E402
+from cas.tracking.checkpoints.shards import Part, Writing, contents  # noqa: E402
+from cas.tracking.ends import ending  # noqa: E402
 from cas.tracking.run import Run  # noqa: E402
-from cas.tracking.shards import Part, Writing, contents  # noqa: E402
 from tests.support.runs import (  # noqa: E402
     checkpoints,
     names,

@@ -13,10 +13,10 @@ from cas.ids import BlobId, CommitId, blob_id
 from cas.lineage.whence import Answer, whence
 from cas.objects.commit import COMMIT, INPUT, Commit, Parent
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo.cutting import store_tensors
 from cas.repo.repo import Repo
-from cas.repo.tensors import Listing, tensors_of
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees.cutting import store_tensors
+from cas.repo.trees.tensors import Listing, tensors_of
 from tests.support.builders import repository
 from tests.support.lineage import checkpoint, make, prune
 from tests.support.tensorfiles import archive, canary, safetensors, state_dict, tensor

@@ -6,8 +6,9 @@ import pytest
 
 from cas.errors import NotFoundError
 from cas.lineage.history import graph, runs
-from cas.repo import archive, undo
+from cas.repo import undo
 from cas.repo.repo import Repo
+from cas.repo.retain import archive
 from cas.repo.revision import resolve
 from tests.support.builders import RunBuilder, noise, repository, set_ref, whole
 

@@ -9,9 +9,9 @@ from cas.codec.element import Element
 from cas.ids import BlobId, CommitId, TreeId, blob_id
 from cas.objects.commit import BASE_MODEL, DATASET, PREVIOUS, RESUMED_FROM, Parent
 from cas.objects.node import Node
-from cas.repo.bases import Candidate, candidates
 from cas.repo.layout import HOLDS, MAIN
 from cas.repo.person import Told, commit_paths
+from cas.repo.repacking.bases import Candidate, candidates
 from cas.repo.repo import Repo
 from cas.store.pinned import PinnedStore
 from tests.support.builders import repository, set_ref

@@ -17,9 +17,9 @@ from cas.errors import (
 from cas.ids import ObjectId, TreeId
 from cas.objects.tree import Entry, EntryKind
 from cas.progress import Silent
-from cas.repo import checkout, folder, ingest
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
+from cas.repo.trees import checkout, folder, ingest
 from tests.support.builders import repository
 
 ID = ObjectId(bytes(32))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cas.errors import RefusedError
 from cas.ids import CommitId
-from cas.repo import copiedrepair, fsck, gc
+from cas.repo.check import copiedrepair, fsck
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, PACKS, ROOTS, SNAPSHOTS, root_key
 from cas.repo.repo import Repo
 from tests.support.builders import (
@@ -242,7 +243,7 @@ def test_a_copy_that_trusted_its_newest_root_would_be_noticed(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checks above can fail."""
-    monkeypatch.setattr("cas.repo.copied.is_home", lambda _: True)
+    monkeypatch.setattr("cas.repo.check.copied.is_home", lambda _: True)
     path = copy_of(repo, tmp_path)
     (path / newest_pack(repo)).unlink()
     copy = opened(path)

@@ -16,11 +16,12 @@ from cas.objects.commit import COMMIT, Commit
 from cas.objects.manifest import DTYPES
 from cas.objects.states import build_state
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import cutting, fsck
-from cas.repo.cutting import LEAST, store_tensors
+from cas.repo.check import fsck
 from cas.repo.layout import MAIN
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import cutting
+from cas.repo.trees.cutting import LEAST, store_tensors
 from cas.store.record import RECIPE
 from tests.support.builders import noise, reopened, repository
 from tests.support.tensorfiles import archive, gguf, npz, safetensors, state_dict, tensor
@@ -272,7 +273,7 @@ class TestMany:
         self, repo: Repo, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cutting, "MAX_PIECES", 10)
-        for module in ("cas.repo.cutting", "cas.store.writer"):
+        for module in ("cas.repo.trees.cutting", "cas.store.writer"):
             monkeypatch.setattr(f"{module}.GROUP", 4)
             monkeypatch.setattr(f"{module}.GROUP_FROM", 2 * BLOCK)
         arrays = floats(*[300] * 5, 3 * BLOCK // 4, *[301] * 5)

@@ -9,10 +9,10 @@ import pytest
 from cas.ids import ObjectId, TreeId
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo.diff import diff
-from cas.repo.ingest import file_entry, nest
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
+from cas.repo.trees.diff import diff
+from cas.repo.trees.ingest import file_entry, nest
 from tests.support.builders import repository
 
 Spec = Mapping[bytes, bytes | Entry]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas.repo.filewriter import WINDOW, FileWriter
+from cas.repo.trees.filewriter import WINDOW, FileWriter
 from tests.support.noise import noise
 
 DATA = noise("file writer", 3 * WINDOW + 12345)

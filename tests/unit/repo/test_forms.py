@@ -8,7 +8,7 @@ import pytest
 
 from cas.ids import BlobId, ObjectId, blob_id
 from cas.objects.kind import Kind
-from cas.repo.forms import Family, Forms
+from cas.repo.repacking.forms import Family, Forms
 from cas.store.index import Place
 from cas.store.pack import PackClass, PackInfo, Row
 from cas.store.record import MAX_DEPTH, RecordHeader

@@ -13,9 +13,10 @@ from cas.ids import ObjectId, blob_id, tree_id
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import fsck, gc, packcheck
 from cas.repo import root as roots
-from cas.repo.gcplan import GcPlan
+from cas.repo.check import fsck, packcheck
+from cas.repo.collect import gc
+from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import FORMAT, HOLDS, MAIN, root_key
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange

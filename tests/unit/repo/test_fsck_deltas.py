@@ -7,9 +7,9 @@ import pytest
 
 from cas.codec.element import Element
 from cas.ids import BlobId, blob_id
-from cas.repo import fsck
 from cas.repo import root as roots
-from cas.repo.fsck import ERROR, WARNING, Finding
+from cas.repo.check import fsck
+from cas.repo.check.fsck import ERROR, WARNING, Finding
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.repo.root import Operation

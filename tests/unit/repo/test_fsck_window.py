@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.ids import blob_id
-from cas.repo import fsck
+from cas.repo.check import fsck
+from cas.repo.check.window import Position, window
 from cas.repo.repo import Repo
-from cas.repo.window import Position, window
 from cas.store.joined import Joined
 from cas.store.pack import HEADER, PackClass, PackInfo, Row
 from cas.store.record import RecordHeader

@@ -12,9 +12,10 @@ from cas.codec.element import Element
 from cas.errors import BackendError, ConflictError, RefusedError
 from cas.ids import Buffer, CommitId, TreeId, blob_id
 from cas.objects.commit import Commit
-from cas.repo import gate, gc, gcplan, gctidy
+from cas.repo import gate
 from cas.repo import root as roots
-from cas.repo.gcplan import GcPlan
+from cas.repo.collect import gc, gcplan, gctidy
+from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import HOLDS, MAIN, SESSIONS
 from cas.repo.packfiles import pack_files as pack_files_of
 from cas.repo.repo import Repo

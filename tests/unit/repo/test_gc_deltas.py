@@ -6,11 +6,13 @@ import pytest
 
 from cas.codec.element import Element
 from cas.ids import BlobId, CommitId, blob_id
-from cas.repo import fsck, gc, gcplan, gcrecode, gcstages, repack
-from cas.repo.gcmoved import moved
-from cas.repo.gcplan import GcPlan
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcplan, gcrecode, gcstages
+from cas.repo.collect.gcmoved import moved
+from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import HOLDS
 from cas.repo.marking import reach
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.encoding import Base, encode_delta

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from cas.repo import config, fsck, gc, gcauto
+from cas.repo import config
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcauto
 from cas.repo.repo import Repo
-from cas.tracking import ending, upkeep
+from cas.tracking import upkeep
+from cas.tracking.ends import ending
 from tests.support.builders import commit_files, noise, reopened, repository, set_ref, whole
 from tests.support.crashing import Quick
 from tests.support.faulty import RecordingOps

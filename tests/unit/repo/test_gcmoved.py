@@ -7,8 +7,10 @@ import pytest
 
 from cas.backend.local import LocalBackend
 from cas.ids import Buffer, CommitId, blob_id
-from cas.repo import fsck, gate, gc, gcstages
-from cas.repo.gcmoved import moved
+from cas.repo import gate
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcstages
+from cas.repo.collect.gcmoved import moved
 from cas.repo.layout import HOLDS
 from cas.repo.marking import mark
 from cas.repo.repo import Repo

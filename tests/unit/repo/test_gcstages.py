@@ -7,8 +7,9 @@ import pytest
 
 from cas.errors import StorageFullError
 from cas.ids import CommitId
-from cas.repo import fsck, gc, gcplan, gcstages, replace
-from cas.repo.gcplan import GcPlan
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gcplan, gcstages, replace
+from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
 from cas.store.pack import PackClass

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cas.backend.local import LocalBackend
-from cas.repo import fsck, gc, gctidy, reserve
-from cas.repo.gctidy import Collected, last_collection
+from cas.repo.check import fsck
+from cas.repo.collect import gc, gctidy, reserve
+from cas.repo.collect.gctidy import Collected, last_collection
 from cas.repo.layout import JOURNALS, RESERVE, ROOTS, SESSIONS, SNAPSHOTS, TMP, root_key
 from cas.repo.repo import Repo
 from cas.repo.session import Session

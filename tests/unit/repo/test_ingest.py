@@ -14,9 +14,9 @@ from cas.objects.kind import Kind
 from cas.objects.node import Node
 from cas.objects.tree import Entry, EntryKind, scan
 from cas.progress import Silent
-from cas.repo import ingest
-from cas.repo.ingest import Modes, add, file_entry, nest
-from cas.repo.names import MAX_NESTING
+from cas.repo.trees import ingest
+from cas.repo.trees.ingest import Modes, add, file_entry, nest
+from cas.repo.trees.names import MAX_NESTING
 from cas.store.packed import PackedStore
 from tests.support.builders import noise
 from tests.support.stores import Shelf

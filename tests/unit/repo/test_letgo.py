@@ -7,11 +7,12 @@ import pytest
 from cas.errors import InvalidInputError, NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import BASE_MODEL, Parent
-from cas.repo import gc, letgo, prune
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, OPEN
-from cas.repo.prune import PrunePlan
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import letgo, prune
+from cas.repo.retain.prune import PrunePlan
+from cas.repo.retain.retention import Keep
 from tests.support.builders import RunBuilder, noise, pack_files, repository, set_ref
 
 

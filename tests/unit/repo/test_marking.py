@@ -9,10 +9,11 @@ from cas.errors import CorruptionError
 from cas.ids import CommitId, ObjectId, blob_id
 from cas.objects.commit import DATASET, Commit, Parent
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import bulkread, marking, repack
+from cas.repo import bulkread, marking
 from cas.repo.layout import HOLDS, MAIN
 from cas.repo.marking import _slowly, mark, reach
 from cas.repo.marks import BASE, Live
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 from cas.store.pinned import PinnedStore

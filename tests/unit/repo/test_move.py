@@ -10,11 +10,11 @@ import pytest
 
 from cas.errors import InvalidInputError, NotFoundError, RefusedError
 from cas.ids import Buffer
-from cas.repo import folder as folders
-from cas.repo import move
-from cas.repo.move import CHANGED, MovePlan, execute, plan
 from cas.repo.person import Told, commit_paths
 from cas.repo.repo import Repo
+from cas.repo.trees import folder as folders
+from cas.repo.trees import move
+from cas.repo.trees.move import CHANGED, MovePlan, execute, plan
 from tests.support.builders import noise, read_tree, reopened, repository
 
 TOLD = Told("ada")

@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from cas.repo import names
-from cas.repo.names import refusal, shown
+from cas.repo.trees import names
+from cas.repo.trees.names import refusal, shown
 
 ODD_BUT_FINE = [
     b"a", b" ", b"...", b"a.", b"a ", b"-", b"~", b":b:c", b"ab:c", b"x\\y", b"CON", b"nul.txt",

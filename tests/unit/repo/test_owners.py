@@ -8,10 +8,10 @@ from cas.errors import RefusedError
 from cas.ids import blob_id
 from cas.objects.commit import Commit
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import gc
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, RUNS
-from cas.repo.owners import By, Owners, owners
 from cas.repo.repo import Repo
+from cas.repo.report.owners import By, Owners, owners
 from cas.repo.transaction import Transaction, transact
 from cas.store.record import RecordHeader
 from tests.support.builders import (

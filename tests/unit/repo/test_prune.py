@@ -8,11 +8,12 @@ import pytest
 from cas.errors import InvalidInputError, NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import EVALUATES, REPRODUCES, RESUMED_FROM, VARIANT_OF, Parent
-from cas.repo import gc, prune
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, REPRODUCTIONS
-from cas.repo.prune import PrunePlan
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.prune import PrunePlan
+from cas.repo.retain.retention import Keep
 from tests.support.builders import (
     START,
     RunBuilder,

@@ -7,9 +7,11 @@ import pytest
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import RESUMED_FROM, VERDICT, Commit, Parent
-from cas.repo import archive, gc, remove, undo
+from cas.repo import undo
+from cas.repo.collect import gc
 from cas.repo.layout import ARCHIVED, HOLDS
 from cas.repo.repo import Repo
+from cas.repo.retain import archive, remove
 from cas.repo.transaction import Transaction, transact
 from tests.support.builders import (
     RunBuilder,

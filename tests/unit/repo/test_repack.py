@@ -14,11 +14,12 @@ from cas.errors import RefusedError
 from cas.ids import Buffer, blob_id
 from cas.objects.commit import BASE_MODEL, Parent
 from cas.objects.kind import Kind
-from cas.repo import gc, repack, repackplan
-from cas.repo.forms import Form, Option
+from cas.repo.collect import gc
 from cas.repo.layout import CACHE, HOLDS
-from cas.repo.recode import as_delta
-from cas.repo.repack import Repacked
+from cas.repo.repacking import repack, repackplan
+from cas.repo.repacking.forms import Form, Option
+from cas.repo.repacking.recode import as_delta
+from cas.repo.repacking.repack import Repacked
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.store.encoding import Base, Record, encode_delta

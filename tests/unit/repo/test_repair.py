@@ -12,10 +12,12 @@ from cas.backend.local import LocalBackend
 from cas.errors import CasError, RefusedError
 from cas.ids import BlobId, ObjectId, blob_id
 from cas.objects.kind import Kind
-from cas.repo import fsck, gc, repack, repair
-from cas.repo.fsck import ERROR, Examined
+from cas.repo.check import fsck, repair
+from cas.repo.check.fsck import ERROR, Examined
+from cas.repo.check.repair import Repaired
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, LOST
-from cas.repo.repair import Repaired
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
 from cas.store.index import consolidate
@@ -365,7 +367,7 @@ def test_a_repair_that_would_drop_a_good_record_would_be_noticed(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check above can fail."""
-    from cas.repo import salvage
+    from cas.repo.check import salvage
 
     objects = named(repo)
     ruin(repo, WEIGHTS[0])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cas.errors import InvalidInputError
 from cas.ids import CommitId, commit_id
 from cas.objects.commit import Monitor
-from cas.repo.retention import Checkpoint, Decision, Keep, plan
+from cas.repo.retain.retention import Checkpoint, Decision, Keep, plan
 
 NOW = 1_900_000_000_000_000
 

@@ -16,12 +16,14 @@ from cas.ids import TreeId, blob_id, tree_id
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, TreeSummary
 from cas.progress import Silent
-from cas.repo import gc, ingest, statcache
-from cas.repo.ingest import Modes, add
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS
 from cas.repo.person import Committed, Told, commit_paths
 from cas.repo.repo import Repo
-from cas.repo.statcache import (
+from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest, statcache
+from cas.repo.trees.ingest import Modes, add
+from cas.repo.trees.statcache import (
     COARSE,
     NO_ID,
     SETTLED,
@@ -35,7 +37,6 @@ from cas.repo.statcache import (
     tree_of,
     tree_row,
 )
-from cas.repo.transaction import Transaction, transact
 from tests.support.builders import reopened, repository
 from tests.support.stores import Shelf
 from tests.unit.repo.test_ingest import listing
@@ -175,7 +176,7 @@ class TestUnchanged:
     def test_much_that_is_learnt_does_not_wait_in_memory(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cas.repo.statcache.PENDING", 200)
+        monkeypatch.setattr("cas.repo.trees.statcache.PENDING", 200)
         with bench.cache() as cache:
             writer = bench.shelf.writer()
             add(writer, bench.folder, cache=cache)

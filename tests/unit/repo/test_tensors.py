@@ -10,11 +10,11 @@ import pytest
 
 from cas.errors import CorruptionError, NotFoundError
 from cas.ids import BlobId, blob_id
-from cas.repo import cutting
-from cas.repo.cutting import store_tensors
 from cas.repo.repo import Repo
-from cas.repo.tensors import StoredFile, tensors_of
 from cas.repo.transaction import transact
+from cas.repo.trees import cutting
+from cas.repo.trees.cutting import store_tensors
+from cas.repo.trees.tensors import StoredFile, tensors_of
 from cas.store.packed import PackedStore
 from tests.support.builders import noise, reopened, repository
 from tests.support.tensorfiles import archive, safetensors, state_dict, tensor

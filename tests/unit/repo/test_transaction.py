@@ -23,10 +23,10 @@ from cas.objects.kind import Kind
 from cas.repo import root as roots
 from cas.repo import transaction as transactions
 from cas.repo.gate import Gate
-from cas.repo.ingest import file_entry, nest
 from cas.repo.repo import Repo
 from cas.repo.root import Operation
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees.ingest import file_entry, nest
 from cas.store.pack import PackClass, PackInfo
 from cas.store.record import RECIPE
 from tests.support.builders import (

@@ -9,11 +9,13 @@ from cas.backend.local import LocalBackend
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import Buffer, CommitId
 from cas.objects.commit import DATASET, PREVIOUS, Parent
-from cas.repo import gc, prune, undo
+from cas.repo import undo
+from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, MAIN, ROOTS
 from cas.repo.reflog import history
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
+from cas.repo.retain import prune
+from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction, transact
 from cas.store.packed import PackedStore
 from tests.support.builders import (

@@ -12,13 +12,15 @@ from cas.ids import BlobId, CommitId, blob_id
 from cas.objects.commit import CHECKPOINT, Commit
 from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo import gc, ingest, repack
-from cas.repo.cutting import store_tensors
+from cas.repo.collect import gc
 from cas.repo.layout import MAIN
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
-from cas.repo.tally import HEADER, Line
+from cas.repo.report.tally import HEADER, Line
+from cas.repo.report.usage import Claims, Usage, claims, commits_of, usage
 from cas.repo.transaction import Transaction, transact
-from cas.repo.usage import Claims, Usage, claims, commits_of, usage
+from cas.repo.trees import ingest
+from cas.repo.trees.cutting import store_tensors
 from cas.store.pinned import PinnedStore
 from cas.store.record import RecordHeader
 from tests.support.builders import (
@@ -363,6 +365,6 @@ def test_packs_that_are_replaced_meanwhile_are_counted_anew(
             repack.execute(repo, repack.plan(repo))
         return PinnedStore(*args)
 
-    monkeypatch.setattr("cas.repo.usage.PinnedStore", overtaken)
+    monkeypatch.setattr("cas.repo.report.usage.PinnedStore", overtaken)
     assert count(reader).total.stored_bytes != before
     assert count(reader) == count(reopened(repo))

@@ -6,8 +6,9 @@ import pytest
 
 from cas.errors import RefusedError
 from cas.ids import CommitId
-from cas.repo import fsck, gc, repair
-from cas.repo.gctidy import HINT, Collected, last_collection
+from cas.repo.check import fsck, repair
+from cas.repo.collect import gc
+from cas.repo.collect.gctidy import HINT, Collected, last_collection
 from cas.repo.layout import root_key
 from cas.repo.reflog import history
 from cas.repo.repo import Repo

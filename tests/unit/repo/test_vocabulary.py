@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import InvalidInputError, UnsupportedError
-from cas.repo import amounts
-from cas.repo.retention import Keep
-from cas.repo.vocabulary import WORDS, as_flags, as_policy, as_words, policy, settled
+from cas.repo.retain import amounts
+from cas.repo.retain.retention import Keep
+from cas.repo.retain.vocabulary import WORDS, as_flags, as_policy, as_words, policy, settled
 
 counts = st.none() | st.integers(1, 10**9)
 metrics = st.dictionaries(st.sampled_from(["loss", "val acc"]), st.integers(1, 99))

@@ -8,10 +8,10 @@ from cas.errors import AmbiguousError, InvalidInputError, NotFoundError
 from cas.ids import ObjectId, blob_id
 from cas.objects.commit import DATASET, INPUT, Parent
 from cas.objects.kind import Kind
-from cas.repo import gc
+from cas.repo.collect import gc
 from cas.repo.layout import DATASETS, HOLDS, MAIN
 from cas.repo.repo import Repo
-from cas.repo.why import Reason, starting, why
+from cas.repo.report.why import Reason, starting, why
 from tests.support.builders import RunBuilder, commit_files, noise, repository, set_ref
 
 

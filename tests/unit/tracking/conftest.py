@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking import ending
+from cas.tracking.ends import ending
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas.tracking.aggregate import Aggregate, from_rows, to_rows
+from cas.tracking.numbers.aggregate import Aggregate, from_rows, to_rows
 
 POINTS = st.lists(
     st.tuples(st.integers(0, 50), st.sampled_from([-1.0, 0.0, 0.1, 1e16, math.nan, math.inf]))

@@ -121,7 +121,7 @@ def test_nothing_is_loaded_when_a_part_is_missing(here: Path) -> None:
 
 
 def test_a_pruned_checkpoint_says_so(here: Path) -> None:
-    from cas.repo import gc
+    from cas.repo.collect import gc
 
     run = cas.track("a", name="x")
     first = run.save_checkpoint(model={"w": list(range(1000))}, step=1).commit

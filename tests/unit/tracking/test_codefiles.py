@@ -10,12 +10,13 @@ import pytest
 
 from cas.objects.kind import Kind
 from cas.objects.tree import EntryKind
-from cas.repo.statcache import StatCache
-from cas.tracking import codefiles, redaction
-from cas.tracking.codefiles import CodeFiles
-from cas.tracking.redaction import Redaction
-from cas.tracking.secrets import REMOVED, Taken
-from cas.tracking.source import LINK, Source, SourceFile, capture_source, read_clean
+from cas.repo.trees.statcache import StatCache
+from cas.tracking.captured import codefiles
+from cas.tracking.captured.codefiles import CodeFiles
+from cas.tracking.captured.source import LINK, Source, SourceFile, capture_source, read_clean
+from cas.tracking.privacy import redaction
+from cas.tracking.privacy.redaction import Redaction
+from cas.tracking.privacy.secrets import REMOVED, Taken
 from tests.support.stores import Shelf
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
@@ -222,7 +223,7 @@ def test_what_went_away_since_it_was_listed_is_left_out(bench: Bench) -> None:
 
 def test_the_filter_is_named_by_all_of_its_code() -> None:
     package = Path(codefiles.__file__).parent
-    wanted, todo = set(), ["cas.tracking.secrets"]
+    wanted, todo = set(), ["cas.tracking.privacy.secrets"]
     while todo:
         name = todo.pop()
         wanted.add(name)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking.command import parse, restart
-from cas.tracking.secrets import REMOVED
+from cas.tracking.captured.command import parse, restart
+from cas.tracking.privacy.secrets import REMOVED
 
 SHOW = """
 import json
-from cas.tracking.command import command, default_experiment, entry_point
+from cas.tracking.captured.command import command, default_experiment, entry_point
 entry = entry_point()
 print(json.dumps([command(), default_experiment(), str(entry) if entry else None]))
 """

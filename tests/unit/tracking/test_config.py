@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import cas
 from cas.errors import InvalidInputError, NotFoundError
 from cas.repo.repo import Repo
-from cas.repo.retention import Keep
-from cas.tracking import yamlfile
-from cas.tracking.config import MAX_DEPTH, Config, in_effect, replaced, resolve
-from cas.tracking.configfile import config, passed_on, read
-from cas.tracking.configkeys import KEYS
+from cas.repo.retain.retention import Keep
+from cas.tracking.settings import yamlfile
+from cas.tracking.settings.config import MAX_DEPTH, Config, in_effect, replaced, resolve
+from cas.tracking.settings.configfile import config, passed_on, read
+from cas.tracking.settings.configkeys import KEYS
 
 WHOLE = {
     "experiment": "digits",

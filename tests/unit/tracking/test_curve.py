@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from cas.errors import InvalidInputError, NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT
-from cas.repo.ingest import file_entry
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees.ingest import file_entry
 from cas.tracking import record
-from cas.tracking.curve import Curve, of_log, read_curves, read_system
-from cas.tracking.metrics import Mark, MetricLog
-from cas.tracking.state import RunState
+from cas.tracking.journals.state import RunState
+from cas.tracking.numbers.curve import Curve, of_log, read_curves, read_system
+from cas.tracking.numbers.metrics import Mark, MetricLog
 from tests.support.builders import repository
 
 VALUES = st.lists(

@@ -12,7 +12,8 @@ import pytest
 import cas
 from cas.errors import InvalidInputError, TrackingError
 from cas.repo.transaction import Transaction, transact
-from cas.tracking import ending, live
+from cas.tracking import live
+from cas.tracking.ends import ending
 from tests.support.runs import (
     environment,
     names,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking import environment as module
-from cas.tracking.environment import environment, here, host, variables
-from cas.tracking.parts import Capture
-from cas.tracking.secrets import REMOVED
+from cas.tracking.captured import environment as module
+from cas.tracking.captured.environment import environment, here, host, variables
+from cas.tracking.captured.parts import Capture
+from cas.tracking.privacy.secrets import REMOVED
 
 
 class Framework:

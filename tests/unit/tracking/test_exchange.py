@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cas.errors import InvalidInputError, NotFoundError
-from cas.tracking.curve import Curve, of_log
-from cas.tracking.exchange import frames, read, write
-from cas.tracking.metrics import MetricLog
+from cas.tracking.numbers.curve import Curve, of_log
+from cas.tracking.numbers.exchange import frames, read, write
+from cas.tracking.numbers.metrics import MetricLog
 
 ODD = [0.1, -math.inf, math.nan, 1e300, 5e-324]
 

@@ -12,9 +12,9 @@ import pytest
 from cas.errors import InvalidInputError
 from cas.objects.kind import Kind
 from cas.repo.repo import Repo
+from cas.tracking.ends.recovery import recover_lost
 from cas.tracking.execute import Outcome, run_program
 from cas.tracking.program import Program
-from cas.tracking.recovery import recover_lost
 from tests.support.builders import repository
 from tests.support.runs import (
     CAS,

@@ -13,9 +13,9 @@ import cas
 from cas.errors import InvalidInputError
 from cas.repo.repo import Repo
 from cas.repo.revision import resolve
-from cas.tracking import yamlfile
 from cas.tracking.export import dumps, record, write
 from cas.tracking.labels import label, note
+from cas.tracking.settings import yamlfile
 from tests.support.runs import cas as command
 
 PAGE = Path(__file__).parents[3] / "docs/format/export.md"

@@ -11,14 +11,14 @@ import cas as package
 from cas.backend.files import FileOps
 from cas.errors import BackendError
 from cas.ids import Buffer
-from cas.tracking import feed as module
-from cas.tracking import journalwriter
-from cas.tracking.feed import create_journal
-from cas.tracking.journal import ALIVE, read_journal
-from cas.tracking.journalwriter import JournalWriter
-from cas.tracking.liveness import is_locked
+from cas.tracking.ends.liveness import is_locked
+from cas.tracking.journals import feed as module
+from cas.tracking.journals import journalwriter
+from cas.tracking.journals.feed import create_journal
+from cas.tracking.journals.journal import ALIVE, read_journal
+from cas.tracking.journals.journalwriter import JournalWriter
+from cas.tracking.journals.state import RunState
 from cas.tracking.run import Run
-from cas.tracking.state import RunState
 from tests.support.builders import repository
 from tests.support.runs import eventually
 
@@ -162,7 +162,9 @@ def test_syncs_are_as_rare_as_the_disk_is_slow(
     writer.tend(now + 1.2)
     assert len(ops.synced) == 2
     clock = iter([0.0, 2.0])
-    monkeypatch.setattr("cas.tracking.journalwriter.time.monotonic", lambda: next(clock, 9.0))
+    monkeypatch.setattr(
+        "cas.tracking.journals.journalwriter.time.monotonic", lambda: next(clock, 9.0)
+    )
     writer.append([{"t": "a"}])
     clock = iter([0.0, 2.0])
     writer.tend(now + 3)

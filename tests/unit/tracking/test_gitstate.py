@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.tracking import gitstate
-from cas.tracking.gitfiles import git_folder, head
-from cas.tracking.source import capture_source
+from cas.tracking.captured import gitstate
+from cas.tracking.captured.gitfiles import git_folder, head
+from cas.tracking.captured.source import capture_source
 from tests.support.runs import only_run, opened
 
 WHO = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")

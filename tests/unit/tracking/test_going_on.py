@@ -13,9 +13,9 @@ from cas.lineage.curves import points as points_of
 from cas.repo import annotations
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
-from cas.tracking import rescue, resume
-from cas.tracking.recovery import open_runs, recover
-from cas.tracking.resume import Job, check_resume
+from cas.tracking.ends import rescue, resume
+from cas.tracking.ends.recovery import open_runs, recover
+from cas.tracking.ends.resume import Job, check_resume
 from cas.tracking.run import Run
 from tests.support.builders import whole
 from tests.support.runs import checkpoints, opened, points, python, script

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking import hardware as module
-from cas.tracking.hardware import hardware, job_variables
-from cas.tracking.installed import tried
+from cas.tracking.captured import hardware as module
+from cas.tracking.captured.hardware import hardware, job_variables
+from cas.tracking.captured.installed import tried
 
 
 def test_it_is_plain_data_with_sizes_in_bytes(tmp_path: Path) -> None:

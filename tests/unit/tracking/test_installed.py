@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from cas.ids import blob_id
-from cas.tracking.installed import conda_packages, installed, lock_files, normalised, packages
+from cas.tracking.captured.installed import (
+    conda_packages,
+    installed,
+    lock_files,
+    normalised,
+    packages,
+)
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
 

@@ -22,12 +22,12 @@ from cas.errors import (
     UnsupportedError,
 )
 from cas.ids import Buffer
-from cas.tracking import journal as module
-from cas.tracking.environment import HostInfo
-from cas.tracking.journal import Header, read_journal
-from cas.tracking.journalwriter import JournalWriter
-from cas.tracking.liveness import claimed, is_locked, recoverable
-from cas.tracking.metrics import MetricLog
+from cas.tracking.captured.environment import HostInfo
+from cas.tracking.ends.liveness import claimed, is_locked, recoverable
+from cas.tracking.journals import journal as module
+from cas.tracking.journals.journal import Header, read_journal
+from cas.tracking.journals.journalwriter import JournalWriter
+from cas.tracking.numbers.metrics import MetricLog
 
 HEADER = Header("exp/brave-otter", "runs/exp/brave-otter", b"u" * 16, "here", "boot", "ns", 7, 10)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cas.repo.packcheck import ERROR, WARNING
-from cas.tracking import journalcheck
-from cas.tracking.journal import Header, placed, to_frame
+from cas.repo.check.packcheck import ERROR, WARNING
+from cas.tracking.journals import journalcheck
+from cas.tracking.journals.journal import Header, placed, to_frame
 from tests.support.builders import repository, set_ref
 from tests.support.specimen import OPEN_RUN, Specimen, build
 

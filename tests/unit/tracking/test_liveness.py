@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cas.repo.repo import Repo
-from cas.tracking import liveness
-from cas.tracking.environment import HostInfo
-from cas.tracking.journal import Header
-from cas.tracking.liveness import Watch, recoverable
+from cas.tracking.captured.environment import HostInfo
+from cas.tracking.ends import liveness
+from cas.tracking.ends.liveness import Watch, recoverable
+from cas.tracking.journals.journal import Header
 from tests.support.builders import repository
 
 HERE = HostInfo("here", "boot", "ns")

@@ -8,7 +8,7 @@ import pytest
 
 import cas
 from cas.errors import InvalidInputError, NotFoundError
-from cas.tracking.loading import compared, fit
+from cas.tracking.checkpoints.loading import compared, fit
 
 
 class Part:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import ObjectId
 from cas.objects import canonical
-from cas.tracking.logged import (
+from cas.tracking.journals.state import RunState
+from cas.tracking.shown.logged import (
     FRAME_BYTES,
     FRAME_ROWS,
     Logged,
@@ -18,7 +19,6 @@ from cas.tracking.logged import (
     files,
     frames,
 )
-from cas.tracking.state import RunState
 
 IDS = st.binary(min_size=32, max_size=32).map(ObjectId)
 OPTIONS = st.dictionaries(st.sampled_from(["caption", "epoch"]), st.integers(0, 9), max_size=2)

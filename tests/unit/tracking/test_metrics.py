@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from cas.errors import CorruptionError, InvalidInputError
 from cas.ids import BlobId, blob_id
 from cas.objects.manifest import Column, Series
-from cas.tracking.metrics import MetricLog
-from cas.tracking.monitor import monitor
+from cas.tracking.numbers.metrics import MetricLog
+from cas.tracking.numbers.monitor import monitor
 
 
 class Blobs(dict[BlobId, bytes]):
@@ -401,5 +401,5 @@ def test_what_the_user_monitors_counts() -> None:
 
 
 def test_metrics_load_without_numpy() -> None:
-    code = "import cas.tracking.metrics, sys; sys.exit('numpy' in sys.modules)"
+    code = "import cas.tracking.numbers.metrics, sys; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -68,7 +68,7 @@ def test_every_word_is_a_plain_one() -> None:
 
 def test_names_and_journal_load_without_what_is_heavy() -> None:
     code = (
-        "import cas.tracking.journal, cas.tracking.names, sys;"
+        "import cas.tracking.journals.journal, cas.tracking.names, sys;"
         "print(*{'numpy', 'torch', 'subprocess', 'tempfile'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -16,16 +16,16 @@ from cas.errors import InvalidInputError
 from cas.ids import blob_id
 from cas.repo.repo import Repo
 from cas.tracking import observer as module
-from cas.tracking.capture import Start
-from cas.tracking.config import in_effect
-from cas.tracking.curve import read_curves, read_system
+from cas.tracking.captured.capture import Start
+from cas.tracking.ends.rescue import commit_lost, from_journals
 from cas.tracking.execute import run_program
-from cas.tracking.journal import read_journal
+from cas.tracking.journals.journal import read_journal
 from cas.tracking.measures import Measures, as_observing
+from cas.tracking.numbers.curve import read_curves, read_system
 from cas.tracking.program import Program
-from cas.tracking.rescue import commit_lost, from_journals
+from cas.tracking.settings.config import in_effect
 from cas.tracking.start import begin
-from cas.tracking.watch import Watch
+from cas.tracking.watching.watch import Watch
 from tests.support.builders import Clock
 from tests.support.runs import eventually
 
@@ -165,7 +165,7 @@ def test_silence_is_an_event(begun: Begin) -> None:
 
 def test_a_disk_that_fills_up_is_an_event(begun: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DISK_SECONDS", 0.0)
-    monkeypatch.setattr("cas.tracking.rules.DISK_LEAST", 0.02)
+    monkeypatch.setattr("cas.tracking.watching.rules.DISK_LEAST", 0.02)
     run = begun(Watch())
     assert run._observer is not None
     left = iter(range(10**9, 0, -(10**6)))

@@ -11,8 +11,8 @@ import pytest
 
 import cas
 from cas.errors import StorageFullError, TrackingError
-from cas.tracking import outbox
-from cas.tracking.outbox import Outbox, pause
+from cas.tracking.shown import outbox
+from cas.tracking.shown.outbox import Outbox, pause
 from tests.support.runs import eventually, opened
 
 Capture = pytest.CaptureFixture[str]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cas.tracking.pace import WINDOW, Pace
+from cas.tracking.numbers.pace import WINDOW, Pace
 
 
 def test_a_steady_run() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cas.errors import InvalidInputError
-from cas.tracking.parts import Capture, was_captured
+from cas.tracking.captured.parts import Capture, was_captured
 
 NOTHING = Capture(*[False] * 8)
 

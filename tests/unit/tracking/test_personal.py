@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cas.tracking import redaction
-from cas.tracking.personal import has_card_check, has_iban_check, personal_data
-from cas.tracking.redaction import CARD, EMAIL, IBAN, PERSONAL, PHONE, Redaction
-from cas.tracking.secrets import REMOVED, scrub_text
+from cas.tracking.privacy import redaction
+from cas.tracking.privacy.personal import has_card_check, has_iban_check, personal_data
+from cas.tracking.privacy.redaction import CARD, EMAIL, IBAN, PERSONAL, PHONE, Redaction
+from cas.tracking.privacy.secrets import REMOVED, scrub_text
 
 FOUND = {
     "mail": (

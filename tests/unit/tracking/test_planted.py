@@ -10,7 +10,7 @@ import pytest
 from cas.objects.kind import Kind
 from cas.repo.repo import Repo
 from cas.store.pack import walk
-from cas.tracking.secrets import REMOVED, scrub_text
+from cas.tracking.privacy.secrets import REMOVED, scrub_text
 from tests.support.planted import Planted, harmless, planted
 from tests.support.runs import cas, only_run, opened, run, text
 

@@ -10,7 +10,7 @@ import pytest
 
 import cas as library
 from cas.repo.layout import JOURNALS
-from cas.tracking.journal import read_journal
+from cas.tracking.journals.journal import read_journal
 from cas.tracking.ranks import Launch, launch
 from tests.support.runs import (
     cas,

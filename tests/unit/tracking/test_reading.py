@@ -19,8 +19,8 @@ from cas.errors import (
 from cas.ids import CommitId
 from cas.objects.commit import Commit
 from cas.objects.tree import Entry, EntryKind, build
-from cas.repo.cutting import store_tensors
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees.cutting import store_tensors
 from tests.support.builders import commit_files, noise, write_files, write_state
 from tests.support.runs import opened
 from tests.support.tensorfiles import safetensors
@@ -182,7 +182,7 @@ class TestOneTensor:
         assert read_bytes() < 120_000
 
     def test_of_a_pruned_checkpoint(self, saved: CommitId, here: Path) -> None:
-        from cas.repo import gc
+        from cas.repo.collect import gc
 
         repo = opened(here)
         transact(repo, "prune", lambda tx: tx.set_ref(f"holds/{saved}", None))
@@ -258,7 +258,7 @@ class TestInAFile:
             cas.read_tensor("file:f", "w")
 
     def test_a_dtype_of_its_own_format(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from cas.repo import pick
+        from cas.repo.trees import pick
 
         commit_file(here, "file", npy(WEIGHT))
         monkeypatch.setattr(pick, "DTYPES", {})

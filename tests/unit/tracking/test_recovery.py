@@ -12,14 +12,14 @@ import pytest
 import cas as package
 from cas.errors import CorruptionError, RefusedError
 from cas.repo.repo import Repo
-from cas.tracking import liveness, recovery
-from cas.tracking.environment import HostInfo
-from cas.tracking.feed import create_journal
-from cas.tracking.journal import Header
-from cas.tracking.journalwriter import JournalWriter
-from cas.tracking.recovery import OpenRun, open_runs, recover, recover_lost
+from cas.tracking.captured.environment import HostInfo
+from cas.tracking.ends import liveness, recovery
+from cas.tracking.ends.recovery import OpenRun, open_runs, recover, recover_lost
+from cas.tracking.journals.feed import create_journal
+from cas.tracking.journals.journal import Header
+from cas.tracking.journals.journalwriter import JournalWriter
+from cas.tracking.journals.state import RunState
 from cas.tracking.run import Run
-from cas.tracking.state import RunState
 from tests.support.runs import (
     cas,
     checkpoints,

@@ -9,7 +9,7 @@ import pytest
 from cas.errors import RefusedError
 from cas.objects.document import document
 from cas.tracking import reproduce
-from cas.tracking.redacted import (
+from cas.tracking.privacy.redacted import (
     Missing,
     give_back,
     given_argv,
@@ -18,7 +18,7 @@ from cas.tracking.redacted import (
     missing,
     report,
 )
-from cas.tracking.secrets import REMOVED, scrub_file
+from cas.tracking.privacy.secrets import REMOVED, scrub_file
 from tests.support.runs import cas, only_run, opened, python, text
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from cas.errors import InvalidInputError
-from cas.tracking import redaction
-from cas.tracking.redaction import Redaction
-from cas.tracking.secrets import REMOVED, find, scrub_params, scrub_text
+from cas.tracking.privacy import redaction
+from cas.tracking.privacy.redaction import Redaction
+from cas.tracking.privacy.secrets import REMOVED, find, scrub_params, scrub_text
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
 

@@ -12,9 +12,10 @@ from cas.ids import CommitId
 from cas.lineage.verdict import Verdict
 from cas.objects.commit import Parent
 from cas.objects.document import document
-from cas.repo import gc, ingest
+from cas.repo.collect import gc
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.repo.trees import ingest
 from cas.tracking import reproduce
 from tests.support import runs
 from tests.support.runs import (

@@ -17,10 +17,12 @@ from cas.errors import (
 )
 from cas.ids import CommitId
 from cas.objects.commit import RESUMED_FROM, Parent
-from cas.repo import config, fsck, gc
+from cas.repo import config
+from cas.repo.check import fsck
+from cas.repo.collect import gc
 from cas.repo.repo import Repo
-from cas.tracking import retain
-from cas.tracking.retain import Pace, Retention
+from cas.tracking.checkpoints import retain
+from cas.tracking.checkpoints.retain import Pace, Retention
 from cas.tracking.run import Run
 from tests.support.builders import RunBuilder, commit_files, noise, repository, set_ref, whole
 from tests.support.runs import cas as command

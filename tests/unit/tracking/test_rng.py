@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cas.errors import InvalidInputError
-from cas.tracking import rng
+from cas.tracking.checkpoints import rng
 from tests.support.exact import same
 from tests.support.states import through_bytes
 

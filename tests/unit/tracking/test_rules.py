@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from cas.errors import InvalidInputError
-from cas.tracking.rules import (
+from cas.tracking.watching.rules import (
     DiskFull,
     Gap,
     Jump,
@@ -16,7 +16,7 @@ from cas.tracking.rules import (
     Stalled,
     point_rules,
 )
-from cas.tracking.watch import NOTHING, Watch, as_watch
+from cas.tracking.watching.watch import NOTHING, Watch, as_watch
 
 
 def told(rule: PointRule, metric: str, values: Iterable[float], start: int = 0) -> list[int]:

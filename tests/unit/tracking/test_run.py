@@ -12,7 +12,7 @@ import pytest
 
 import cas
 from cas.errors import InvalidInputError, TrackingError
-from cas.repo import gc
+from cas.repo.collect import gc
 from cas.repo.transaction import Transaction, transact
 from tests.support.runs import (
     checkpoints,

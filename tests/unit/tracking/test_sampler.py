@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking import nvml, sampler
-from cas.tracking.nvml import Gpus
-from cas.tracking.sampler import Sampler
+from cas.tracking.watching import nvml, sampler
+from cas.tracking.watching.nvml import Gpus
+from cas.tracking.watching.sampler import Sampler
 from tests.support.runs import eventually
 
 

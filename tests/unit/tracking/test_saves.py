@@ -19,9 +19,9 @@ import cas
 from cas.errors import NotFoundError, StorageFullError, TrackingError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT
-from cas.tracking import room, storing
+from cas.tracking.checkpoints import room, storing
+from cas.tracking.checkpoints.room import Disk, Sizes
 from cas.tracking.live import Live
-from cas.tracking.room import Disk, Sizes
 from cas.tracking.run import Run
 from tests.support.runs import (
     checkpoints,
@@ -247,7 +247,7 @@ def test_so_is_one_for_which_there_is_no_memory(
     def none(_: int) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("cas.tracking.frameworks.staging", none)
+    monkeypatch.setattr("cas.tracking.captured.frameworks.staging", none)
     with cas.track("a") as run:
         assert run.save_checkpoint(model={"w": np.arange(100)}, step=1).done
         assert weights(run)[5] == 5

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from cas.tracking.secretfiles import is_secret_file
-from cas.tracking.secrets import (
+from cas.tracking.privacy.secretfiles import is_secret_file
+from cas.tracking.privacy.secrets import (
     REMOVED,
     find,
     scrub_argv,

@@ -7,8 +7,8 @@ from pathlib import Path
 import cas
 from cas.ids import ObjectId
 from cas.repo.transaction import Transaction, transact
-from cas.tracking.logged import Logged, Tracks
-from cas.tracking.shelf import SEGMENT, Shelf, drafted, drafted_frames
+from cas.tracking.shown.logged import Logged, Tracks
+from cas.tracking.shown.shelf import SEGMENT, Shelf, drafted, drafted_frames
 from tests.support.builders import repository
 from tests.support.runs import cas as command
 from tests.support.runs import opened, script

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cas.errors import NotFoundError
-from cas.tracking import gitstate
-from cas.tracking import source as module
-from cas.tracking.secrets import REMOVED
-from cas.tracking.source import LeftOut, Limits, Source, capture_source, read_source
+from cas.tracking.captured import gitstate
+from cas.tracking.captured import source as module
+from cas.tracking.captured.source import LeftOut, Limits, Source, capture_source, read_source
+from cas.tracking.privacy.secrets import REMOVED
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
 

@@ -13,10 +13,11 @@ from cas.ids import BlobId, blob_id
 from cas.objects.manifest import State
 from cas.objects.pystate import flatten
 from cas.objects.states import assemble
-from cas.tracking import frameworks, staging
-from cas.tracking.frameworks import adapters
-from cas.tracking.memory import free_bytes
-from cas.tracking.staging import Staging, stage, staged_bytes
+from cas.tracking.captured import frameworks
+from cas.tracking.captured.frameworks import adapters
+from cas.tracking.checkpoints import staging
+from cas.tracking.checkpoints.memory import free_bytes
+from cas.tracking.checkpoints.staging import Staging, stage, staged_bytes
 from tests.support.runs import eventually
 
 

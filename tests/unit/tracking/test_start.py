@@ -14,7 +14,8 @@ from cas.objects.commit import Monitor
 from cas.repo import config
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
-from cas.tracking import capture, live
+from cas.tracking import live
+from cas.tracking.captured import capture
 from tests.support.runs import (
     opened,
     script,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cas.errors import InvalidInputError
-from cas.repo.retention import Keep
-from cas.tracking.strategy import Schedule, Strategy, as_strategy
+from cas.repo.retain.retention import Keep
+from cas.tracking.checkpoints.strategy import Schedule, Strategy, as_strategy
 
 
 def due(strategy: Strategy, steps: range, **options: Any) -> list[int]:

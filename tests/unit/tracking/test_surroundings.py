@@ -11,7 +11,8 @@ import cas
 from cas.errors import RefusedError
 from cas.ids import CommitId
 from cas.repo.repo import Repo
-from cas.tracking import reproduce, surroundings
+from cas.tracking import reproduce
+from cas.tracking.captured import surroundings
 from tests.support.runs import eventually, only_run, opened
 
 ENVIRONMENT = {"packages": {"numpy": "1"}}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.repo import config, repack
+from cas.repo import config
+from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.tracking import upkeep
 from tests.support.builders import reopened, repository

@@ -10,10 +10,10 @@ import cas
 from cas.errors import InvalidInputError, NotFoundError
 from cas.ids import Buffer, ObjectId
 from cas.objects.kind import Kind
-from cas.repo import gc
+from cas.repo.collect import gc
 from cas.repo.transaction import transact
-from cas.tracking.logged import Logged, Tracks
-from cas.tracking.recovery import recover_lost
+from cas.tracking.ends.recovery import recover_lost
+from cas.tracking.shown.logged import Logged, Tracks
 from tests.support.runs import cas as command
 from tests.support.runs import eventually, killed, opened, python, script, started
 

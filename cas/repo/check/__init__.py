@@ -1,0 +1,1 @@
+"""fsck, repair, and copies that are torn."""

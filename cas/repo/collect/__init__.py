@@ -1,0 +1,1 @@
+"""Giving back space: plan, show, execute."""

@@ -1,0 +1,1 @@
+"""Pieces stored anew as deltas."""

@@ -1,0 +1,1 @@
+"""Who holds the space, and what keeps an object."""

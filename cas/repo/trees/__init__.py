@@ -1,0 +1,1 @@
+"""Files into trees and out of them."""

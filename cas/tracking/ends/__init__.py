@@ -1,0 +1,1 @@
+"""How runs end, are found lost, and go on."""

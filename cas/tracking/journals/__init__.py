@@ -1,0 +1,1 @@
+"""The file that survives a crash, and what it tells."""

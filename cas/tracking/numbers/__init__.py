@@ -1,0 +1,1 @@
+"""Metrics: points, curves, sums."""
