@@ -168,7 +168,7 @@ def picked(trace: Trace, rng: random.Random, count: int, more: int) -> list[Cras
 def test_a_crash_while_another_is_made_good(tmp_path: Path, folder: Path) -> None:
     trace = recorded(run_and_collect, tmp_path / "origin")
     rng = random.Random(1)
-    first = picked(trace, rng, amount(2, 60), 2)
+    first = picked(trace, rng, amount(2, 90), 2)
     looked_at = 0
     left = outcomes(trace.top, trace.before, trace.events, first)
     for number, (_, state) in enumerate(left):
