@@ -13,7 +13,7 @@ LIMIT = 72 * MIB
 SCRIPT = """
 import sys
 from pathlib import Path
-from cas.repo import checkout
+from cas.repo.trees import checkout
 from cas.repo.trees.ingest import add
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
