@@ -71,11 +71,15 @@ class Paused(Generic[T]):
             pass
 
     def result(self) -> T | None:
-        """Return what it returned, None when its process ended; raise what it raised."""
+        """Hand out what it returned, None when its process ended; raise what it raised.
+
+        What it returned is kept no longer: a plan holds the repository, whose open files are closed
+        when it goes, by the operations of this very program.
+        """
         assert self._ended
         for error in self._errors:
             raise error
-        return self._results[0] if self._results else None
+        return self._results.pop() if self._results else None
 
     def _run(self) -> None:
         self._go.acquire()
