@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cas.errors import CasError, InvalidInputError, RefusedError
+from cas.errors import CasError, CorruptionError, InvalidInputError, RefusedError
 from cas.plain import few
 
 from . import exits, render
@@ -66,7 +66,7 @@ def fsck(
     is missing is looked for in packs that are not listed and in the copies that --from names.
     Nothing that can be read is taken away. What is lost is named; committing the same content
     again brings it back. --accept-loss gives up what is lost then, so that `cas gc` works again,
-    and refs that are gone though no operation says so.
+    and refs and roots that are gone though no operation says so.
 
     \b
     Exit codes:
@@ -108,11 +108,16 @@ class _Repairing:
         from cas.repo.check import fsck as checker
 
         session = self._session
-        session.repo.refresh()
+        try:
+            session.repo.refresh()
+        except CorruptionError as error:
+            self._go_on(error)
         if session.repo.skipped:
             self._settle()
         found = self._look()
         found = self._repair(found, give_up=False)
+        if found.damage.lost_root:
+            found = self._bring_back(found)
         if self._accept and found.report.errors:
             found = self._give_up(found)
         told = _told(found) | {"full": True, "data_percent": None, "repaired": self._done}
@@ -123,6 +128,28 @@ class _Repairing:
 
     def _look(self) -> "Examined":
         return _examined(self._session, full=True)
+
+    def _go_on(self, error: CorruptionError) -> None:
+        """Go on behind a newest root that cannot be read."""
+        from cas.repo.check import lostroots
+
+        root = lostroots.go_on(self._session.repo)
+        self._tell([f"repair: {error}: the repository goes on at root {root.seq}"])
+
+    def _bring_back(self, found: "Examined") -> "Examined":
+        """Give names to the commits that a lost root may have named."""
+        from cas.repo.check import lostroots
+
+        session = self._session
+        back = lostroots.bring_back(session.repo)
+        self._done["brought_back"] = back
+        lines = (f"{name} is at {id.short}, which no root names" for name, id in back.items())
+        self._tell([f"repair: {exits.printable(line)}" for line in sorted(lines)])
+        return self._look() if back else found
+
+    def _tell(self, lines: list[str]) -> None:
+        if not self._session.json:
+            self._session.emit(None, lines)
 
     def _settle(self) -> None:
         """Make one root of a copy that was taken while others wrote."""
@@ -161,9 +188,12 @@ class _Repairing:
 
         session = self._session
         lost = len(found.damage.missing | found.damage.absent)
-        what = [render.count(lost, "object")] if lost or not found.damage.vanished else []
+        others = found.damage.vanished or found.damage.lost_roots
+        what = [render.count(lost, "object")] if lost or not others else []
         if found.damage.vanished:
             what.append(render.count(len(found.damage.vanished), "ref"))
+        if found.damage.lost_roots:
+            what.append(render.count(len(found.damage.lost_roots), "root"))
         if not session.json:
             session.emit(None, (*_findings(session, found), *_loss_lines(found.losses)))
         if not (self._yes or session.confirm(f"Give up {' and '.join(what)} for good?")):

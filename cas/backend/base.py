@@ -122,6 +122,14 @@ class Uncached(Protocol):
         """Return the same backend for reading much once; nothing is written through it."""
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A backend that holds values open, whose space is not free for as long as it does."""
+
+    def close(self) -> None:
+        """Let go of all of them; the next read opens what it needs anew."""
+
+
 class Hints(Protocol):
     """A backend that can keep small texts which may be stale, lost or nonsense: only to save time.
 

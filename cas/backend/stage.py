@@ -89,7 +89,12 @@ class DirectReads(FileOps):
         memory: memoryview | None = getattr(self._kept, "memory", None)
         if memory is None or len(memory) < size:  # new pages cost more than the copy
             memory = self._kept.memory = memoryview(mmap(-1, max(size, STAGE)))
-        have = self._ops.pread_into(fd, memory[:size], offset - skew)
+        have = 0
+        while have <= skew:  # what comes before the page's end may be all of a short read
+            more = self._ops.pread_into(fd, memory[have:size], offset - skew + have)
+            if not more:
+                break
+            have += more
         return bytes(memory[skew : min(have, skew + length)])
 
 

@@ -46,6 +46,7 @@ LINES: Final = re.compile(
     FIRST.pattern + rb"requires(?P<requires>(?: [a-z0-9-]+)*)\nid [0-9a-f]{32}\n"
 )
 HINT: Final = "root"
+LOST: Final = "lost"  # a root that was the newest, and whose number was free again
 LOOKS: Final = 5  # at a folder that others write to meanwhile
 SHOWN: Final = 3  # roots that a warning names
 
@@ -65,6 +66,7 @@ class Repo:
         self.tell: Callable[[str], None] = _warn  # of what a reader should know
         self.skipped: tuple[Skipped, ...] = ()  # newer roots of which not everything is here
         self._root: Root | None = None
+        self._seen = 0  # the highest number of a root that is known to have been here
         self.store = PackedStore(self.backend, lambda: self.refresh().packs)
 
     @classmethod
@@ -115,6 +117,7 @@ class Repo:
             self._root = self._first_seen()
         else:
             hint = 0 if self._root else self.hinted()
+            self._seen = max(self._seen, hint, self._root.seq if self._root else 0)
             newest = roots.newest(self.backend, hint, self._root)
             if not self.skipped or newest.seq > self.skipped[0].seq:
                 self._root, self.skipped = newest, ()
@@ -131,6 +134,8 @@ class Repo:
             if found is None:
                 break
             if not skipped:
+                # Its hint may have been copied later than its roots: that is no root that is lost.
+                self.backend.write_hint(HINT, str(found.seq))
                 copied.settle_in(self)
                 return found
             if not roots.exists(self.backend, skipped[0].seq + 1):
@@ -161,8 +166,28 @@ class Repo:
         """Return the number of the newest root that anybody noted down, 0 for none."""
         return _number(self.backend.read_hint(HINT))
 
+    def lost(self) -> int:
+        """Return the number of a root that was the newest one once and is gone, 0 for none.
+
+        That its number was noted down is a doubt only: a file server may answer from memory. It is
+        sure, and noted down for good, once that number could be taken anew.
+        """
+        self.refresh()
+        seen = max(self._seen, self.hinted())  # before the newest: others publish meanwhile
+        if seen > self.refresh().seq and not self.skipped:
+            return seen
+        return _number(self.backend.read_hint(LOST))
+
+    def lost_no_more(self) -> None:
+        """Forget of a root that is gone: somebody has said that it is given up."""
+        self._seen = 0
+        self.backend.write_hint(LOST, "")
+
     def adopt(self, root: Root) -> None:
         """Take a root that this handle has just published as the newest."""
+        if self._seen >= root.seq:
+            self.backend.write_hint(LOST, str(self._seen))
+        self._seen = root.seq
         self._root = root
         self.backend.write_hint(HINT, str(root.seq))
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cas.errors import CasError, ConflictError, NotFoundError, OutcomeUnknownError
 from cas.ids import CommitId, TreeId
@@ -101,6 +101,10 @@ def transact(repo: Repo, what: str, build: Callable[[Transaction], T], *, run: s
         except BaseException:
             writer.discard()
             raise
+        finally:
+            # A run waits for hours between two of these, and what others collect meanwhile takes
+            # room for as long as it is open here.
+            repo.backend.close()
 
 
 def _attempt(
@@ -211,28 +215,68 @@ def _hits_stand(repo: Repo, base: Root, writer: ObjectWriter) -> bool:
 
 def _uninterrupted(action: Callable[[], T]) -> T:
     """Run `action` on a thread of its own, so that Ctrl-C cannot cut it in two."""
-    results: list[T] = []
-    errors: list[BaseException] = []
+    return _Beside(action).result()
 
-    def run() -> None:
+
+class _Beside(Generic[T]):
+    """Something on a thread of its own, which is never done or else done to its end."""
+
+    def __init__(self, action: Callable[[], T]) -> None:
+        self._waiting = [action]  # whoever takes it decides whether it is done
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Lock()  # an Event does not outlive an interrupt in the midst of it
+        self._ended.acquire()
+        self._results: list[T] = []
+        self._errors: list[BaseException] = []
+
+    def result(self) -> T:
+        """Return what came of it, or raise what it raised, or else KeyboardInterrupt if that came.
+
+        An interrupt is taken wherever it comes: in a call that has just begun, too.
+        """
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._go_on()
+                break
+            except KeyboardInterrupt as caught:
+                interrupt = caught
+                if self._called_off():
+                    raise
+        if self._errors:
+            raise self._errors[0]
+        if interrupt is not None:
+            raise interrupt
+        return self._results[0]
+
+    def _go_on(self) -> None:
+        """Begin, if that was not so before, and wait for the end."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="cas-publish")
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from error  # it broke what a thread starts with
+                self._run()  # while the interpreter ends, Python 3.12 and later start none
+        while not (self._results or self._errors):
+            self._ended.acquire()
+
+    def _called_off(self) -> bool:
+        """Say whether it had not begun; then it never does."""
         try:
-            results.append(action())
+            self._waiting.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _run(self) -> None:
+        try:
+            action = self._waiting.pop()
+        except IndexError:
+            return
+        try:
+            self._results.append(action())
         except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="cas-publish")
-    try:
-        thread.start()
-    except RuntimeError:  # while the interpreter ends, Python 3.12 and later start none
-        return action()
-    interrupt: KeyboardInterrupt | None = None
-    while thread.is_alive():
-        try:
-            thread.join()
-        except KeyboardInterrupt as caught:
-            interrupt = caught
-    if errors:
-        raise errors[0]
-    if interrupt is not None:
-        raise interrupt
-    return results[0]
+            self._errors.append(error)
+        self._ended.release()

@@ -14,6 +14,7 @@ from cas.ids import CommitId
 from cas.plain import few
 from cas.repo import root as roots
 from cas.repo.collect.gctidy import last_collection
+from cas.repo.layout import root_key
 from cas.repo.refs import Refs
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange, Root
@@ -40,8 +41,14 @@ def check(repo: Repo, root: Root, before: Root | None = None) -> None:
     """Insist that every ref is where `before` and the operations since have left it.
 
     Without `before` it is the root at which a collection last ended, or else the oldest one of the
-    last thousand. Raises RefusedError, which names those that are not.
+    last thousand. Raises RefusedError, which names those that are not, and where the newest root
+    of all is gone.
     """
+    if lost := repo.lost():
+        raise RefusedError(
+            f"nothing is collected: root {lost} was the newest, and is gone: restore "
+            f"{root_key(lost)} from a copy, or bring back what can be with `cas fsck --repair`"
+        )
     before = _last_collected(repo, root) if before is None else before
     if before is None or before.seq >= root.seq:
         return

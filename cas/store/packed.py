@@ -15,7 +15,7 @@ from copy import copy
 from functools import partial
 from typing import Final
 
-from cas.backend.base import Backend, Uncached
+from cas.backend.base import Backend, Holding, Uncached
 from cas.codec.base import codec_for, delta_for
 from cas.errors import CasError, CorruptionError, NotFoundError
 from cas.ids import (
@@ -75,6 +75,8 @@ class PackedStore:
 
     def _refresh(self) -> bool:
         packs = tuple(self._newest())
+        if self._packs is not None and not set(self._packs) <= set(packs):
+            self._let_go()
         while packs != self._packs:
             try:
                 self._packs, self._index = packs, Index(self._segments, packs)
@@ -88,6 +90,11 @@ class PackedStore:
             else:
                 return True
         return False
+
+    def _let_go(self) -> None:
+        """Hold no file open of a pack that was collected: its space would not be free."""
+        if isinstance(self._backend, Holding):
+            self._backend.close()
 
     def locate(self, id: ObjectId) -> Place | None:
         """Return the record that everybody takes for `id`, without looking for a newer root."""

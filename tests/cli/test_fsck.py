@@ -7,6 +7,7 @@ import pytest
 
 from cas.cli.session import Session
 from cas.ids import blob_id
+from cas.repo.layout import root_key
 from cas.repo.repo import Repo
 from tests.cli.conftest import Cas
 from tests.support.builders import RunBuilder, commit_files, lose_ref, noise
@@ -178,3 +179,33 @@ def test_a_copy_taken_while_others_wrote(
     assert "tags/two is not in this copy" in result.err
     assert result.code == 0
     assert cas("tag", "three", "one").code == 0
+
+
+def test_a_newest_root_that_is_gone_is_made_good(cas: Cas, repo: Repo) -> None:
+    run_of(repo)
+    before = dict(repo.refresh().refs)
+    (repo.path / root_key(repo.root.seq)).unlink()
+    assert cas("fsck").code == 7
+    result = cas("gc")
+    assert (result.code, "was the newest, and is gone" in result.err) == (6, True)
+    result = cas("fsck", "--repair", "--json")
+    assert (result.code, list(result.json["repaired"]["brought_back"])) == (7, ["runs/exp/one"])
+    result = cas("fsck", "--repair", "--accept-loss", "--yes", "--json")
+    assert (result.code, result.json["repaired"]["given_up"]) == (0, 1)
+    assert cas("gc").code == cas("fsck", "--full").code == 0
+    assert Repo.open(repo.path).refresh().refs == before
+
+
+def test_a_newest_root_that_cannot_be_read_is_gone_on_from(cas: Cas, repo: Repo) -> None:
+    run_of(repo)
+    before = dict(repo.refresh().refs)
+    (repo.path / root_key(repo.root.seq)).write_bytes(b"")
+    result = cas("fsck")
+    assert (result.code, "`cas fsck --repair` goes on" in result.out) == (7, True)
+    assert cas("log").code == 7
+    result = cas("fsck", "--repair")
+    assert (result.code, "goes on at root" in result.out) == (7, True)
+    result = cas("fsck", "--accept-loss", "--yes")
+    assert (result.code, "given up by operation" in result.out) == (0, True)
+    assert cas("gc").code == 0
+    assert Repo.open(repo.path).refresh().refs == before

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def test_a_commit_that_does_not_fit_leaves_all_as_it_was(disk: Path) -> None:
     for number in range(amount(2, 20)):
         with pytest.raises(StorageFullError):
             commit_files(repo, {"b": noise(2 + number, 2 * MIB)}, ref="tags/b")
+    assert set(pack_files(repo)) == {info.key for info in repo.root.packs}, "what would fill it up"
     assert whole(repo)
     assert "tags/b" not in reopened(repo).refresh().refs
     assert read_tree(repo, repo.commit(kept).tree) == {"a": noise(1, MIB)}
@@ -162,4 +164,26 @@ def test_without_the_reserve_a_full_disk_cannot_be_pruned(disk: Path) -> None:
     fill(disk)
     with pytest.raises(StorageFullError):
         prune.execute(repo, prune.plan(repo, Keep(last=1)))
+    assert whole(repo)
+
+
+def test_a_disk_that_is_filled_again_and_again_can_be_collected_each_time(disk: Path) -> None:
+    """What gc frees may be too little for the whole reserve, and is full soon."""
+    repo = made(disk)
+    run = trained(repo, 6)
+    for _ in range(3):
+        fill(disk)
+        with pytest.raises(StorageFullError):
+            commit_files(repo, {"b": noise(2, 5000)}, ref="tags/b")
+        again = reopened(repo)
+        prune.execute(again, prune.plan(again, Keep(last=1)))
+        gc.execute(again, gc.plan(again))
+        assert 0 < (repo.backend.size(RESERVE) or 0) < reserve.SIZE
+        run.repo = reopened(repo)
+        before = len(run.ids)
+        with suppress(StorageFullError):
+            while True:
+                step = len(run.ids)
+                run.checkpoint(step, {"w": noise(step, MIB)}, value=1.0)
+        assert len(run.ids) > before
     assert whole(repo)

@@ -264,6 +264,20 @@ class TestReading:
         with pytest.raises(BackendError, match=r"cannot read .*roots/1: input/output error"):
             backend.read("roots/1", [WHOLE])
         assert backend.read("roots/1", [WHOLE]) == [VALUE]
+        ops = backend._ops
+        assert isinstance(ops, FaultyOps)
+        backend.close()
+        assert not ops.opened, "a file stays open"
+
+    @pytest.mark.parametrize("operation", ["open_read", "fstat"])
+    def test_a_size_that_cannot_be_told_is_no_missing_key(
+        self, operation: str, tmp_path: Path
+    ) -> None:
+        """A pack that is taken for gone would be taken off the list, or written once more."""
+        backend = self.failing(tmp_path, Fault(1, errno.EIO, operation))
+        with pytest.raises(BackendError, match=r"cannot read .*roots/1: input/output error"):
+            backend.size("roots/1")
+        assert backend.size("roots/1") == len(VALUE)
 
     @pytest.mark.parametrize("operation", ["open_read", "fstat", "pread"])
     def test_a_forgotten_handle_is_opened_anew(self, operation: str, tmp_path: Path) -> None:
@@ -301,6 +315,24 @@ class TestReading:
         backend = LocalBackend(tmp_path, ops=Short())
         spans = [WHOLE, Span(3, 50), Span(0, 7), Span(0, 14)]
         assert backend.read("roots/1", spans) == [VALUE, VALUE[3:53], VALUE[:7], VALUE[:14]]
+
+    @pytest.mark.parametrize("some", [512, 4096, 5000])
+    def test_short_reads_past_the_page_cache_are_read_on(self, some: int, tmp_path: Path) -> None:
+        data = bytes(range(256)) * 100
+        LocalBackend(tmp_path).put_new("roots/1", data)
+
+        class Short(FileOps):
+            def open_direct(self, path: str) -> int:
+                return FileOps.open_read(self, path)  # or the kernel would mind where they begin
+
+            def pread_into(self, fd: int, memory: memoryview, offset: int) -> int:
+                return FileOps.pread_into(self, fd, memory[:some], offset)
+
+        backend = LocalBackend(tmp_path, ops=Short()).uncached()
+        spans = [WHOLE, Span(3000, 50), Span(4095, 2), Span(12_000, 13_600), Span(25_599, 1)]
+        assert backend.read("roots/1", spans) == [
+            data, data[3000:3050], data[4095:4097], data[12_000:], data[-1:],
+        ]  # fmt: skip
 
     def test_a_value_that_shrinks_while_it_is_read_is_corruption(self, tmp_path: Path) -> None:
         LocalBackend(tmp_path).put_new("roots/1", VALUE)

@@ -191,6 +191,14 @@ class TestPlanted:
         # A short pack is seen before the root, and written again; a short root is not.
         assert found >= 1
 
+    def test_a_short_read_that_is_taken_for_the_end(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "cas.backend.local.read_fully", lambda ops, fd, length, at: ops.pread(fd, length, at)
+        )
+        assert "CorruptionError" in self.caught(place, "tag", SHORT, "pread")
+
     def test_a_sync_that_is_tried_again(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:

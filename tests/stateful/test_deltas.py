@@ -84,7 +84,7 @@ class DeltaMachine(RuleBasedStateMachine):
             if self.held:
                 role = BASE_MODEL if name.startswith("tune") else RESUMED_FROM
                 parents = (Parent(role, self.some(on)),)
-            self.runs[name] = RunBuilder(self.handles[handle], name, parents)
+            self.runs[name] = RunBuilder(self.handles[handle], name, parents, points=20)
         run = self.runs[name]
         run.repo = self.handles[handle]
         step = len(run.ids)

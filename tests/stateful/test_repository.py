@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cas.errors import NotFoundError, RefusedError
 from cas.ids import CommitId
-from cas.objects.commit import COMMIT, Commit
+from cas.objects.commit import COMMIT, DATASET, Commit, Parent
 from cas.repo import undo
 from cas.repo.check import fsck
 from cas.repo.collect import gc
@@ -47,6 +47,7 @@ contents = st.dictionaries(st.sampled_from("abc"), numbers, min_size=1, max_size
 files = contents | st.fixed_dictionaries({"sub": contents, "a": numbers})
 handles = st.integers(0, 1)
 NAMES = ["exp/one", "exp/two", "other/three"]
+POINTS = 20  # of a history, which then is no part of what names it
 runs = st.sampled_from(NAMES)
 tags = st.sampled_from(["tags/a", "tags/b", "tags/c"])
 MEDIUM = settings(max_examples=amount(20, 2000), stateful_step_count=30, deadline=None)
@@ -94,11 +95,14 @@ class RepositoryMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.commit(0, {"a": 0}, {"w": 1})
 
-    @rule(handle=handles, record=files, payload=st.none() | files)
-    def commit(self, handle: int, record: Shape, payload: Shape | None) -> None:
+    @rule(handle=handles, record=files, payload=st.none() | files, source=st.integers(-1, 30))
+    def commit(self, handle: int, record: Shape, payload: Shape | None, source: int = -1) -> None:
+        """Commit after what is there, and from some other commit if `source` says so."""
         light = filled(record, self.light)
         heavy = None if payload is None else filled(payload, self.heavy)
-        id = commit_files(self.handles[handle], light, payload=heavy)
+        others = sorted(self.reachable()) if source >= 0 else []
+        parents = (Parent(DATASET, others[source % len(others)]),) if others else ()
+        id = commit_files(self.handles[handle], light, payload=heavy, parents=parents)
         self.remember(handle, MAIN, id, light, heavy)
 
     @rule(handle=handles, tag=tags, record=files, payload=files)
@@ -122,7 +126,8 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @rule(handle=handles, run=runs, data=contents, value=st.integers(0, 3))
     def checkpoint(self, handle: int, run: str, data: dict[str, int], value: int) -> None:
-        builder = self.runs.setdefault(run, RunBuilder(self.handles[handle], run))
+        fresh = RunBuilder(self.handles[handle], run, points=POINTS)
+        builder = self.runs.setdefault(run, fresh)
         builder.repo = self.handles[handle]
         tensors = {name: self.heavy[number] for name, number in data.items()}
         id = builder.checkpoint(len(builder.ids), tensors, value=float(value))

@@ -7,7 +7,7 @@ that large blobs are what their pieces make, and that whatever a look-up finds i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ERROR", "INFO", "WARNING", "Finding", "Report", "check", "examine", "failure"]
 LOOKS: Final = 5  # at a repository that others change meanwhile
 HINT: Final = "fsck"  # where the next window begins
+ACCEPT: Final = "fsck --accept-loss"
 ALL: Final = Fraction(100)
 NONE: Final = Fraction(0)
 
@@ -69,6 +70,13 @@ class Damage:
     helpless: dict[ObjectId, PackInfo] = field(default_factory=dict)  # deltas without a base
     absent: set[ObjectId] = field(default_factory=set)  # that records name, and no pack has
     vanished: list[Vanished] = field(default_factory=list)
+    roots: list[int] = field(default_factory=list)  # that are damaged, or do not follow
+    lost_root: int = 0  # that was the newest once, and is gone
+
+    @property
+    def lost_roots(self) -> set[int]:
+        """The numbers of all roots of which something is wrong."""
+        return {*self.roots, self.lost_root} - {0}
 
 
 @dataclass(slots=True)
@@ -141,12 +149,14 @@ class _Check:
         try:
             root = self._repo.refresh()
         except CasError as error:
-            yield Finding(ERROR, "root", "newest", str(error))
+            told = f"{error}; `cas fsck --repair` goes on from what can be read"
+            yield Finding(ERROR, "root", "newest", told)
             return
-        last = self._repo.skipped[0].seq if self._repo.skipped else root.seq
-        if (hinted := self._repo.hinted()) > last:
-            why = f"it was noted down as the newest, and {root.seq} is the last one here"
-            yield Finding(ERROR, "root", root_key(hinted), f"{why}: restore it from a copy")
+        if lost := self._repo.lost():
+            self.found.damage.lost_root = lost
+            why = "it was the newest, and is gone: restore it from a copy, or use --repair"
+            if lost not in self.found.damage.roots:
+                yield Finding(ERROR, "root", root_key(lost), why)
         yield from (
             Finding(ERROR, "copy", root_key(skipped.seq), f"{skipped.why}: root {root.seq} is open")
             for skipped in self._repo.skipped
@@ -177,21 +187,26 @@ class _Check:
         """Check each root that is kept, its snapshots, and that each names the one before."""
         numbers = sorted(roots.numbers(self._repo.backend))
         named: set[str] = set()
+        wrong: list[tuple[int, Finding]] = []
+        accepted = 0
         before: Root | None = None
         watch = Watch()
         for seq in numbers:
             try:
                 found = roots.read(self._repo.backend, seq, before)
             except CasError as error:
-                yield Finding(ERROR, "root", root_key(seq), str(error))
+                wrong.append((seq, Finding(ERROR, "root", root_key(seq), str(error))))
                 before = None
                 continue
             self._report.roots += 1
             bases = (found.refs_base, found.packs_base)
             named |= {snapshot_key(base.name) for base in bases if base is not None}
-            yield from _link(before, found, first=numbers[0])
+            wrong += [(seq, finding) for finding in _link(before, found)]
+            if found.operation.what == ACCEPT:
+                accepted = seq
             watch.step(before, found)
             before = found
+        yield from self._chain(wrong, accepted)
         self.found.damage.vanished += watch.found
         for one in watch.found:
             told = f"root {one.seq} had it at {one.was}, and no operation since says why it is not"
@@ -199,6 +214,16 @@ class _Check:
         for info in self._repo.backend.scan(SNAPSHOTS):
             if info.key not in named:
                 yield Finding(INFO, "stray-snapshot", info.key, "no root names it")
+
+    def _chain(self, wrong: list[tuple[int, Finding]], accepted: int) -> Iterator[Finding]:
+        """Tell what is wrong with roots; what somebody has accepted since is no error any more."""
+        for seq, finding in wrong:
+            if seq > accepted:
+                self.found.damage.roots.append(seq)
+                yield finding
+            else:
+                detail = f"{finding.detail}; given up by operation {accepted}"
+                yield replace(finding, severity=WARNING, detail=detail)
 
     def _open_packs(self, root: Root) -> tuple[PinnedStore, list[Finding]]:
         good: list[PackInfo] = []
@@ -322,7 +347,7 @@ class _Check:
                 yield Finding(INFO, "orphan-pack", info.key, "no root lists it")
 
 
-def _link(before: Root | None, found: Root, first: int) -> Iterator[Finding]:
+def _link(before: Root | None, found: Root) -> Iterator[Finding]:
     """Check that a root follows the one before it."""
     key = root_key(found.seq)
     if found.seq == 1 and found.previous != FIRST_PREVIOUS:

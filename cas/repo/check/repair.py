@@ -18,7 +18,7 @@ from cas.backend.local import LocalBackend
 from cas.errors import CasError, ConflictError
 from cas.ids import ObjectId
 from cas.progress import SILENT, Progress
-from cas.repo.check.fsck import Damage
+from cas.repo.check.fsck import ACCEPT, Damage
 from cas.repo.check.salvage import Ruined, Saved, salvaged
 from cas.repo.collect.replace import published, swap
 from cas.repo.layout import INDEX, LOST, SESSIONS
@@ -34,7 +34,6 @@ from cas.store.record import DELTAS
 from cas.store.writer import PACK_LIMIT, ObjectWriter
 
 WHAT: Final = "fsck --repair"
-ACCEPT: Final = "fsck --accept-loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +191,12 @@ def _publish(repo: Repo, operation: Operation, planned: RepairPlan, writer: Obje
 def accept(repo: Repo, damage: Damage, why: str) -> int:
     """Write tombstones for what is missing, and take packs that are gone off the list.
 
-    Refs that are gone without an operation that says so are gone by this one. Returns how many
-    objects and refs are given up. What is stored again later is there again.
+    Refs that are gone without an operation that says so are gone by this one, and of roots that are
+    lost no more is said than that. Returns how many objects, refs and roots are given up. What is
+    stored again later is there again.
     """
     ids = damage.missing | damage.absent
+    lost_roots = len(damage.lost_roots)
     operation = begun(repo, ACCEPT)
     gone = {info.name for info in damage.packs if repo.backend.size(info.key) is None}
     for _ in range(ATTEMPTS):
@@ -203,11 +204,12 @@ def accept(repo: Repo, damage: Damage, why: str) -> int:
         fresh = {id: why for id in ids if id not in base.tombstones}
         packs = tuple(info for info in base.packs if info.name not in gone)
         changes = accounted(damage.vanished, base)
-        if not fresh and not changes and packs == base.packs:
+        if not fresh and not changes and not lost_roots and packs == base.packs:
             return 0
         after = replace(
             base.follow(operation, changes, packs=packs), tombstones={**base.tombstones, **fresh}
         )
         if published(repo, after) is not None:
-            return len(fresh) + len(changes)
+            repo.lost_no_more()
+            return len(fresh) + len(changes) + lost_roots
     raise ConflictError("the repository")

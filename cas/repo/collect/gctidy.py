@@ -107,7 +107,7 @@ def trim(repo: Repo, limit: int, written: float) -> int:
 
     Each deletion is durable before the next: at no time does a root stand alone of which the next
     one is gone, for that would be taken for the newest. Snapshots go with the last root that
-    names them.
+    names them; of a root that cannot be read nobody knows which those are.
     """
     named: set[str] = set()
     done = 0
@@ -115,11 +115,12 @@ def trim(repo: Repo, limit: int, written: float) -> int:
         seq = root_number(info.key)
         if seq is None:
             continue
-        file = roots.read_file(repo.backend, seq)
         if done == TRIMMED or seq >= limit or info.modified.timestamp() >= written:
-            _sweep_snapshots(repo, named - _snapshots(file))
+            with suppress(CorruptionError):
+                _sweep_snapshots(repo, named - _named(repo, seq))
             break
-        named |= _snapshots(file)
+        with suppress(CorruptionError):
+            named |= _named(repo, seq)
         repo.backend.delete(info.key)
         repo.backend.sync(ROOTS)
         done += 1
@@ -133,7 +134,9 @@ def _sweep_snapshots(repo: Repo, gone: set[str]) -> None:
         repo.backend.delete(key)
 
 
-def _snapshots(file: roots.RootFile) -> set[str]:
+def _named(repo: Repo, seq: int) -> set[str]:
+    """Return the snapshots that a root names; raise CorruptionError where it cannot be read."""
+    file = roots.read_file(repo.backend, seq)
     pairs = (file.raw.get("refs_base"), file.raw.get("packs_base"))
     return {snapshot_key(pair[0]) for pair in pairs if pair is not None}
 

@@ -16,6 +16,7 @@ from cas.repo.repo import Repo
 
 SIZE: Final = 1024 * 1024
 SPARE: Final = 16  # of the free space the reserve is no larger part than this
+LEAST: Final = 16  # a smaller part of what is wanted is not worth it
 
 T = TypeVar("T")
 
@@ -48,19 +49,23 @@ def give_up(repo: Repo) -> bool:
 
 
 def renew(repo: Repo) -> bool:
-    """Make the reserve again where it is missing or too small; say whether it is there."""
+    """Make the reserve again where it is missing or too small; say whether it is there.
+
+    Where little is free it is a smaller one: whoever fills a disk to its end does so again.
+    """
     with suppress(CasError, OSError):
         wanted = _wanted(repo)
         size = repo.backend.size(RESERVE)
         if size is not None and size >= wanted:
             return True
         found = os.statvfs(repo.path)
-        if found.f_bavail * found.f_frsize < wanted * SPARE:
-            return False
+        room = min(wanted, found.f_bavail * found.f_frsize // SPARE)
+        if room < max(wanted // LEAST, (size or 0) + 1):
+            return size is not None
         if size is not None:
             repo.backend.delete(RESERVE)
         # Not zeros: a file system that compresses would keep nothing for them.
-        repo.backend.put_new(RESERVE, os.urandom(wanted))
+        repo.backend.put_new(RESERVE, os.urandom(room))
         return True
     return False
 

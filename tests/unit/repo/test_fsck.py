@@ -9,6 +9,7 @@ import pytest
 
 from cas.backend.base import WHOLE
 from cas.backend.local import LocalBackend
+from cas.errors import CorruptionError
 from cas.ids import ObjectId, blob_id, tree_id
 from cas.objects.commit import Commit
 from cas.objects.kind import Kind
@@ -21,7 +22,7 @@ from cas.repo.layout import FORMAT, HOLDS, MAIN, root_key
 from cas.repo.repo import Repo
 from cas.repo.root import RefChange
 from cas.repo.transaction import Transaction, transact
-from cas.store.pack import PackClass, PackInfo, read_footer
+from cas.store.pack import PackClass, PackInfo, PackWriter, read_footer
 from cas.store.record import RECIPE, RecordHeader
 from cas.store.segment import Segment
 from cas.store.writer import ObjectWriter
@@ -313,6 +314,72 @@ def test_it_changes_nothing(repo: Repo) -> None:
     look(repo)
     assert files() == before
     assert repo.backend.read(FORMAT, [WHOLE])
+
+
+def test_a_checksum_that_is_damaged_itself_is_found(repo: Repo) -> None:
+    """Nothing else would tell: the bytes are what the id names, until gc cannot copy them."""
+    place = repo.store.locate(blob_id(noise(3, 300_000)))
+    assert place is not None
+    check = place.row.offset + RecordHeader.SIZE - RecordHeader.CHECK_SIZE
+    flip(repo.path / place.pack.key, check)
+    assert ("error", "damaged") in whats(repo)
+
+
+def test_bytes_that_are_not_what_the_id_names_are_found(repo: Repo) -> None:
+    """With a checksum that is right: whoever wrote them was wrong, not the disk."""
+    body = noise(5, 300)
+    header = RecordHeader.of(Kind.BLOB, 0, blob_id(noise(6, 300)), len(body), body)
+    forge(repo, lambda writer: writer.copy(header, body))
+    assert whats(repo) == {("warning", "damaged")}
+
+
+def test_a_footer_that_leaves_out_a_record_is_found(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = blob_id(noise(8, 300_000))
+
+    def forgetful(writer: PackWriter) -> PackInfo:
+        writer.rows = [row for row in writer.rows if row.id != gone]
+        return seal(writer)
+
+    seal = PackWriter.seal
+    monkeypatch.setattr(PackWriter, "seal", forgetful)
+    files = {"a": noise(8, 300_000), "b": noise(9, 300_000)}
+    forge(repo, lambda writer: void([writer.blob(data) for data in files.values()]))
+    assert ("error", "pack") in whats(repo, full=False)
+
+
+def test_every_byte_of_an_index_file_counts(repo: Repo) -> None:
+    for number in range(12):
+        commit_files(repo, {"n": b"%d" % number}, ref="tags/n")
+    (path,) = (repo.path / "index").iterdir()
+    raw = path.read_bytes()
+    silent = []
+    for at in range(0, len(raw), 7):
+        flip(path, at)
+        if not whats(repo, full=False) & {("error", "index")}:
+            silent.append(at if at < len(raw) - 3 else at - len(raw))
+        path.write_bytes(raw)
+    assert set(silent) <= {5, 6, 7, -1, -2, -3}, "more than what nobody reads"
+
+
+def test_a_snapshot_in_the_place_of_another_is_found(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole by itself, and not the one that the root names."""
+    monkeypatch.setattr(roots, "CHANGES_LIMIT", 2)
+    before = {path.name for path in (repo.path / "snapshots").glob("*")}
+    id = repo.refresh().refs[MAIN]
+    paths: list[Path] = []
+    for name in "abcdefgh":
+        set_ref(repo, f"tags/{name}", id)
+        base = repo.root.refs_base
+        if base is not None and base.name.hex() not in {*before, *(p.name for p in paths)}:
+            paths.append(repo.path / "snapshots" / base.name.hex())
+    paths[-1].write_bytes(paths[-2].read_bytes())
+    with pytest.raises(CorruptionError, match="is not the one its root names"):
+        reopened(repo).refresh()
+    assert ("error", "root") in whats(repo, full=False)
 
 
 def test_a_newest_root_that_is_gone_is_an_error(repo: Repo) -> None:

@@ -231,6 +231,15 @@ def test_what_a_pack_that_stays_holds_too_is_not_copied(
     assert gc.plan(repo).empty
 
 
+def test_a_copy_in_a_pack_that_goes_too_is_none_to_rely_on(repo: Repo) -> None:
+    shared = noise(1, 300_000)
+    unreferenced(repo, {"a": shared, "dead": noise(2, 300_000)})
+    duplicate(repo, {"a": shared, "dead too": noise(3, 300_000)})
+    id = commit_files(repo, {"a": shared})
+    assert collect(repo).new_bytes > 300_000
+    assert contents(reopened(repo), id) == {"a": shared}
+
+
 def orphan(repo: Repo) -> str:
     """Leave a pack behind that no root lists."""
     writer = ObjectWriter(repo.backend, repo.store, lambda: os.urandom(16))

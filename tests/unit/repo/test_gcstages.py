@@ -1,5 +1,6 @@
 """A plan of gc is carried out in steps; after each of them all that is listed is whole."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,18 @@ import pytest
 
 from cas.errors import StorageFullError
 from cas.ids import CommitId
+from cas.repo import root as roots
 from cas.repo.check import fsck
 from cas.repo.collect import gc, gcplan, gcstages, replace
 from cas.repo.collect.gcplan import GcPlan
 from cas.repo.layout import HOLDS
 from cas.repo.repo import Repo
+from cas.repo.transaction import Transaction
 from cas.store.pack import PackClass
+from cas.store.pinned import PinnedStore
+from cas.store.writer import ObjectWriter
 from tests.support.builders import (
+    Files,
     RunBuilder,
     commit_files,
     noise,
@@ -22,6 +28,7 @@ from tests.support.builders import (
     reopened,
     repository,
     set_ref,
+    write_files,
 )
 from tests.support.crashing import Quick
 
@@ -140,6 +147,39 @@ def test_data_goes_in_parts(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None
     assert len([size for size in copies if size > 300_000]) == 3
     assert done.freed_bytes > 6 * 300_000
     assert gc.plan(repo).empty
+
+
+def test_what_a_step_left_to_another_copy_lives_on_there(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step gives up one of two copies, because the pack of the other one stays for now."""
+    shared = noise(1, 300_000)
+    small = {"a": shared, "b": noise(2, 10_000), "x": noise(3, 300_000)}
+    large = {"a": shared, "c": noise(4, 200_000), "y": noise(5, 300_000)}
+    for files in (small, large):
+        commit_files(repo, files, ref="tags/x")
+        if files is small:
+            set_ref(repo, "tags/x", None)
+            repo = reopened(repo, Quick())
+            duplicate(repo, large)
+    kept = {"a": shared, "b": small["b"], "c": large["c"]}
+    id = commit_files(repo, kept, ref="tags/kept")
+    set_ref(repo, "tags/x", None)
+    collected(repo, monkeypatch, room=320_000)
+    assert read_tree(reopened(repo, Quick()), repo.commit(id).tree) == kept
+    assert gc.plan(repo).empty
+
+
+def duplicate(repo: Repo, files: Files) -> None:
+    """Store files once more, as writers that do not see each other do."""
+    root = repo.refresh()
+    writer = ObjectWriter(repo.backend, PinnedStore(repo.backend, []), lambda: os.urandom(16))
+    write_files(Transaction(repo, root, writer), files)
+    packs = root.packs + tuple(writer.seal())
+    repo.adopt(
+        roots.publish(repo.backend, root.follow(root.operation, packs=packs), os.urandom(16))
+    )
+    repo.store.refresh()
 
 
 def test_where_nothing_fits_it_says_how_much_is_needed(

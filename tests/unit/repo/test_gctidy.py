@@ -214,3 +214,18 @@ def test_the_reserve_is_made_again_and_grows_with_the_snapshots(repo: Repo) -> N
     assert size > reserve.SIZE
     assert reserve.give_up(repo)
     assert not reserve.give_up(repo)
+
+
+@pytest.mark.usefixtures("few")
+def test_an_old_root_that_is_damaged_keeps_nobody_from_tidying_up(repo: Repo) -> None:
+    moved(repo, 60)
+    collect(repo)
+    before = last_collection(repo)
+    path = repo.path / root_key(3)
+    path.write_bytes(bytes(path.stat().st_size))
+    moved(repo, 30)
+    reserve.give_up(repo)
+    collect(repo)
+    assert numbers(repo)[0] == before.root
+    assert last_collection(repo).root == repo.root.seq
+    assert repo.backend.size(RESERVE) is not None

@@ -7,7 +7,9 @@ import pytest
 
 from cas.errors import CorruptionError
 from cas.ids import CommitId, ObjectId, blob_id
-from cas.objects.commit import DATASET, Commit, Parent
+from cas.objects.commit import BASE_MODEL, DATASET, Commit, Parent
+from cas.objects.edges import Edge, parse, references
+from cas.objects.kind import Kind
 from cas.objects.tree import Entry, EntryKind, build
 from cas.repo import bulkread, marking
 from cas.repo.layout import HOLDS, MAIN
@@ -16,6 +18,7 @@ from cas.repo.marks import BASE, Live
 from cas.repo.repacking import repack
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
+from cas.store import writer
 from cas.store.pinned import PinnedStore
 from tests.support.builders import RunBuilder, commit_files, noise, repository, set_ref
 from tests.support.drift import drift_run
@@ -71,6 +74,53 @@ def test_it_finds_what_the_slow_walk_finds(repo: Repo, seed: int) -> None:
     run.checkpoint(1, {"w": noise(1, 5000), "small": b"few"}, value=1.0)
     live = same(repo)
     assert live.objects < len(live.marks)
+
+
+def test_every_kind_of_edge_is_followed(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names an object is walked here by `references` alone, and nothing of it has no mark."""
+    monkeypatch.setattr(writer, "GROUP_FROM", 1_000_000)
+    monkeypatch.setattr(writer, "GROUP", 4)
+    first = commit_files(repo, {"d": noise(1, 3000)}, ref="tags/d")
+    second = commit_files(repo, {"e": noise(2, 3000)}, payload={"p": noise(3, 900)}, ref="tags/e")
+    set_ref(repo, "tags/d", None)
+    set_ref(repo, f"{HOLDS}{second}", None)
+    set_ref(repo, "tags/e", None)
+    sources = (Parent(DATASET, first), Parent(BASE_MODEL, second))
+    names = {f"name {number}": b"%d" % number for number in range(5000)}  # a tree of two levels
+    commit_files(repo, {"many": names, "big": noise(4, 3_000_000)}, parents=sources)
+    run = RunBuilder(repo, "exp/one", sources, points=20)
+    run.checkpoint(1, {"w": noise(5, 4000), "v": noise(6, 4000)}, value=0.5)
+    run.finish({"loss": 0.25})
+    drift_run(repo, "exp/drift", steps=3, size=20_000, by=1)
+    repack.execute(repo, repack.plan(repo, smallest=True))
+    live = same(repo)
+    assert live.deltas
+    kinds = {kind for kind, _ in needed(repo, live)}
+    assert kinds == {*Kind}
+    missed = {(kind, id) for kind, id in needed(repo, live) if id not in live}
+    assert missed == set()
+    assert repo.commit(second).payload not in {id for _, id in needed(repo, live)}
+
+
+def needed(repo: Repo, live: Live) -> set[Edge]:
+    refs = repo.refresh().refs
+    held = {id for name, id in refs.items() if name.startswith(HOLDS)}
+    pending: list[Edge] = [(Kind.COMMIT, id) for id in refs.values()]
+    found: set[Edge] = set()
+    while pending:
+        kind, id = edge = pending.pop()
+        if edge in found:
+            continue
+        found.add(edge)
+        obj = parse(kind, repo.store.read(kind, id))
+        let_go = obj.payload if isinstance(obj, Commit) and id not in held else None
+        pending += [one for one in references(obj) if one[1] != let_go]
+        (place, *_) = live.store.places(id)
+        if kind is Kind.BLOB:
+            recipe, base = live.store.recipe(place), live.store.base(place)
+            pending += [(Kind.BLOB, piece) for piece, _ in recipe.pieces()] if recipe else []
+            pending += [(Kind.BLOB, base)] if base else []
+    return found
 
 
 @pytest.mark.usefixtures("hasty")

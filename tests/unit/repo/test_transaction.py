@@ -2,8 +2,11 @@
 
 import _thread
 import errno
+import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from cas.objects.commit import COMMIT, Commit
 from cas.objects.kind import Kind
 from cas.repo import root as roots
 from cas.repo import transaction as transactions
+from cas.repo.collect import gc
 from cas.repo.gate import Gate
 from cas.repo.repo import Repo
 from cas.repo.root import Operation
@@ -39,6 +43,7 @@ from tests.support.builders import (
     set_ref,
 )
 from tests.support.faulty import Fault, FaultyOps, RecordingOps
+from tests.support.torture import amount
 
 NAME = "tags/one"
 
@@ -389,6 +394,45 @@ class TestTrouble:
         monkeypatch.setattr(roots, "publish", publish)
         assert commit_files(repo, {"a": b"2"}, ref=NAME) == repo.root.refs[NAME]
 
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_ctrl_c_while_the_thread_starts_leaves_nothing_at_work(
+        self, repo: Repo, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+    ) -> None:
+        """Either the operation has taken place when the interrupt is raised, or it never does."""
+        start, publish, late = threading.Thread.start, roots.publish, threading.Event()
+
+        def slowly(*arguments: object) -> roots.Root:
+            late.wait(0.2)
+            return publish(*arguments)  # type: ignore[arg-type]
+
+        def interrupted(thread: threading.Thread) -> None:
+            if thread.name != "cas-publish":
+                return start(thread)
+            if begun:
+                start(thread)
+            raise KeyboardInterrupt
+
+        seq = repo.refresh().seq
+        monkeypatch.setattr(roots, "publish", slowly)
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            commit_files(repo, {"a": b"1"}, ref=NAME)
+        assert reopened(repo).refresh().seq == seq + begun
+
+    def test_ctrl_c_at_any_time_leaves_nothing_at_work(self) -> None:
+        """While others want the interpreter too, it comes in the midst of starting a thread."""
+        idle = threading.Event()
+        spinners = [threading.Thread(target=spin, args=(idle,)) for _ in range(3)]
+        for spinner in spinners:
+            spinner.start()
+        try:
+            for number in range(amount(60, 3000)):
+                assert not cut_short(0.0005 * (number % 3))
+        finally:
+            idle.set()
+            for spinner in spinners:
+                spinner.join()
+
     def test_a_hold_comes_with_every_payload(self, repo: Repo) -> None:
         id = commit_files(repo, {"a": b"1"}, ref=NAME, payload={"w": b"2"})
         assert repo.root.refs == {NAME: id, f"holds/{id}": id}
@@ -409,3 +453,53 @@ def test_a_reader_finds_what_a_collector_moved(repo: Repo) -> None:
     assert read_tree(reader, reader.commit(id).tree) == {"a": b"1"}
     assert reader.store.read(Kind.COMMIT, id)
     assert replace(reader.root, check=b"").listed(pack.name) is False
+
+
+def test_no_pack_stays_open_afterwards(tmp_path: Path) -> None:
+    """Its space would not be free when another process has deleted it."""
+    repo = repository(tmp_path)
+    for number in range(3):
+        commit_files(repo, {"a": noise(number, 90_000)}, ref="tags/a")
+    assert open_packs(repo) == []
+    reader = reopened(repo)
+    id = reader.refresh().refs["tags/a"]
+    assert read_tree(reader, reader.commit(id).tree)
+    assert open_packs(repo) != []
+    set_ref(repo, "tags/a", None)
+    gc.execute(repo, gc.plan(repo))
+    repo.backend.close()
+    assert any("deleted" in path for path in open_packs(repo))
+    reader.store.refresh()
+    assert open_packs(repo) == []
+
+
+def open_packs(repo: Repo) -> list[str]:
+    """Return the packs that this process holds open, deleted ones too."""
+    found = []
+    for entry in os.scandir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(entry.path))
+    return [path for path in found if path.startswith(f"{repo.path}/packs/")]
+
+
+def spin(idle: threading.Event) -> None:
+    while not idle.is_set():
+        sum(range(1000))
+
+
+def cut_short(pause: float) -> bool:
+    """Interrupt something; say whether that came back before it was done."""
+    done: list[bool] = []
+
+    def act() -> None:
+        time.sleep(pause)
+        _thread.interrupt_main()
+        time.sleep(0.001)
+        done.append(True)
+
+    try:
+        transactions._uninterrupted(act)
+        time.sleep(0.05)  # the interrupt may come a little later than its end
+    except KeyboardInterrupt:
+        return not done
+    return False
