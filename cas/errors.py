@@ -19,7 +19,7 @@
 `code` is a stable slug that scripts match on: codes are added, never renamed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -141,3 +141,17 @@ class OutcomeUnknownError(BackendError):
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(f"outcome of operation {operation} unknown: {reason}")
         self.operation = operation
+
+
+def no_such(what: str, name: object, known: Iterable[str]) -> InvalidInputError:
+    """Return the error that a name is none of those there are, with the one that was meant.
+
+    `what` begins the sentence: `strategy has no`.
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    begun = [one for one in names if name and one.startswith(str(name))]
+    near = begun[:1] or get_close_matches(str(name), names, n=1)
+    meant = f": did you mean {near[0]}?" if near else ""
+    return InvalidInputError(f"{what} {name!r}; there are {', '.join(names)}{meant}")

@@ -43,6 +43,7 @@ def show_checkpoints(session: Session, rev: str, limit: int | None) -> bool:
     session.emit(
         chosen,
         lambda: render.table([_cells(session, row, keep) for row in chosen], right={3, 4}),
+        paged=True,
     )
     return True
 

@@ -27,7 +27,7 @@ def show_graph(
     if not nodes and limit != 0:
         session.say("no commits yet: `cas run`, `cas.track` and `cas commit` make them")
     lines = partial(_lines, session, nodes, checkpoints=checkpoints)
-    session.emit([_data(node) for node in nodes], lines)
+    session.emit([_data(node) for node in nodes], lines, paged=True)
 
 
 def _tips(session: Session, rev: str, *, archived: bool) -> "list[CommitId]":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cas.objects.commit import Commit
 
 COLOURS = {"finished": "green", "running": "cyan", "lost": "yellow"}
+KEPT, STORED, WHEN = 3, 4, 5  # columns that a narrow terminal does without
 ENDS = ("run", "verdict")  # kinds whose status says how something ended
 
 
@@ -85,11 +86,26 @@ def live_runs(session: Session) -> dict[str, str]:
 
 
 def run_lines(session: Session, lines: "Sequence[RunLine]") -> list[str]:
-    """Return a line for each run, in a shorter form where the terminal is too narrow."""
-    whole = render.table([run_cells(session, line) for line in lines])
-    if session.width is None or max(map(render.shown, whole), default=0) <= session.width:
-        return whole
-    return render.table([run_cells(session, line, short=True) for line in lines])
+    """Return a line for each run, in a shorter form where the terminal is too narrow.
+
+    In the narrowest a run's name, status, metric and hash are left.
+    """
+    table = render.table([run_cells(session, line) for line in lines])
+    if fits(session, table):
+        return table
+    cells = [run_cells(session, line, short=True) for line in lines]
+    for left_out in ((), (STORED,), (STORED, KEPT), (STORED, KEPT, WHEN)):
+        table = render.table(
+            [cell for at, cell in enumerate(row) if at not in left_out] for row in cells
+        )
+        if fits(session, table):
+            break
+    return table
+
+
+def fits(session: Session, lines: Sequence[str]) -> bool:
+    """Say whether no line is longer than a line of the terminal."""
+    return session.width is None or max(map(render.shown, lines), default=0) <= session.width
 
 
 def run_cells(session: Session, line: "RunLine", *, short: bool = False) -> list[str]:
@@ -172,6 +188,7 @@ def _runs(
         session.emit(
             [run_data(line) for line in lines],
             lambda: run_lines(session, lines),
+            paged=True,
         )
         return
     found = list(unfolded(repo, limit, live, experiment=experiment, label=label, all=archived))
@@ -182,6 +199,7 @@ def _runs(
             for line, commits in found
         ],
         lambda: _unfolded(session, found, refs),
+        paged=True,
     )
 
 
@@ -217,6 +235,7 @@ def _history(session: Session, rev: str, limit: int | None) -> None:
     session.emit(
         [as_data(id, commit, refs) for id, commit in commits],
         lambda: render.table([commit_cells(session, id, commit, refs) for id, commit in commits]),
+        paged=True,
     )
 
 

@@ -36,7 +36,7 @@ def ls(session: Session, rev: str, *, recursive: bool) -> None:
     found = at(repo, id, path) if path else []
     rows = _inner_rows(repo, found[0]) if found else None
     if rows is not None:
-        session.emit(rows, lambda: render.table([_cells(row) for row in rows]))
+        session.emit(rows, lambda: render.table([_cells(row) for row in rows]), paged=True)
         return
     if found and not found[0].folder:
         listed = [found]
@@ -47,6 +47,7 @@ def ls(session: Session, rev: str, *, recursive: bool) -> None:
     session.emit(
         [_data(same) for same in listed],
         lambda: render.table([_line(same, front) for same in listed], right=(2,)),
+        paged=True,
     )
 
 

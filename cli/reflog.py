@@ -32,7 +32,7 @@ def reflog(session: Session, ref: str | None, limit: int | None) -> None:
     if session.json:
         session.emit([data(past) for past in found], [])
     else:
-        session.emit(None, _lines(session, found))
+        session.emit(None, _lines(session, found), paged=True)
 
 
 def _found(session: Session, ref: str | None) -> "Iterator[Past]":

@@ -6,7 +6,7 @@ The only place in cas that reads the clock, the environment and the terminal for
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,12 @@ class Session:
 
     def writing(self) -> "Repo":
         """Return the repository for a command that writes; lost runs of this host come first."""
-        from cas.tracking.ends.recovery import recover_lost
+        from cas.tracking.ends.recovery import recover_lost, said
 
         repo = self.repo
         try:
             for run in recover_lost(repo):
-                self.say(f"cas: {run} ended without a finish: committed as crashed")
+                self.say(f"cas: {said(repo, run)}")
         except (ReadOnlyError, StorageFullError):
             pass  # the command itself meets the same, and may be the one that frees space
         except CasError as error:
@@ -152,14 +152,30 @@ class Session:
         if self.verbose:
             self.say(text)
 
-    def emit(self, value: object, lines: Iterable[str] | Callable[[], Iterable[str]]) -> None:
-        """Print a result: `value` with --json, else `lines`."""
+    def emit(
+        self,
+        value: object,
+        lines: Iterable[str] | Callable[[], Iterable[str]],
+        *,
+        paged: bool = False,
+    ) -> None:
+        """Print a result: `value` with --json, else `lines`; `paged` where they may be many."""
         if self.json:
             self._dump(value)
             return
-        for line in lines() if callable(lines) else lines:
-            self._wipe()
+        drawn = lines() if callable(lines) else lines
+        if paged and self.terminal:
+            from .pager import page
+
+            page(self._wiped(drawn))
+            return
+        for line in self._wiped(drawn):
             print(line)
+
+    def _wiped(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            self._wipe()
+            yield line
 
     def show(self, **values: object) -> None:
         """Print named values: one JSON object, or a line each."""

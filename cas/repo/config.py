@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cas.backend.wholefile import replace_file
-from cas.errors import CorruptionError, InvalidInputError
+from cas.errors import CorruptionError, InvalidInputError, no_such
 from cas.repo.layout import CONFIG
 from cas.repo.repo import Repo
 from cas.repo.retain.retention import Keep
@@ -115,7 +115,7 @@ def change(repo: Repo, key: str, text: str | None) -> Any:
 
 def _known(key: str) -> Setting:
     if key not in SETTINGS:
-        raise InvalidInputError(f"no setting {key!r}; there are {', '.join(SETTINGS)}")
+        raise no_such("no setting", key, SETTINGS)
     return SETTINGS[key]
 
 

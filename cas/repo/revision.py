@@ -157,7 +157,7 @@ def _hint(repo: Repo, word: str) -> str:
     """Say what may have been meant."""
     refs = repo.root.refs
     if word in ALIASES:
-        return "nothing has been committed yet: `cas commit PATH` does"
+        return "nothing was committed by `cas commit`; `cas log` lists the runs, which are no HEAD"
     if any(ref.startswith(f"{layout.RUNS}{word}/") for ref in refs):
         return f"it is an experiment: say {word}@latest or {word}@best"
     from difflib import get_close_matches

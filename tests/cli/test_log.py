@@ -146,6 +146,13 @@ def test_a_narrow_terminal(cas: Cas, runs: dict[str, RunBuilder]) -> None:
     assert "loss 0.3  2/3 kept" in second
     assert second.endswith(runs["one"].ids[-1].short)
     session = Session()
+    session.width, session.terminal, session.colour = 55, True, False
+    first, second = cas("log", session=session).lines
+    assert max(len(first), len(second)) <= 55
+    assert first.endswith(runs["two"].ids[-1].short)
+    assert "loss 0.3" in second
+    assert "kept" not in second
+    session = Session()
     session.width = 20
     lines = cas("log", "--graph", session=session).lines
     assert {len(line) for line in lines} <= set(range(21))

@@ -195,6 +195,45 @@ def test_runs_that_monitor_different_metrics_have_no_best(tmp_path: Path) -> Non
         resolve(repo, "e@best")
 
 
+def test_what_was_said_to_be_the_best_of_a_run_is_that(tmp_path: Path) -> None:
+    repo = repository(tmp_path)
+    one, two = RunBuilder(repo, "e/one"), RunBuilder(repo, "e/two")
+    for step, (loss, best) in enumerate([(0.1, False), (0.5, True), (0.4, True), (0.2, False)]):
+        one.checkpoint(step, {}, value=loss, best=best)
+    one.finish({"loss": 0.2})
+    two.checkpoint(0, {}, value=0.45)
+    assert resolve(repo, "e/one@best") == one.ids[2]
+    # Among runs the values count: of each run that of its best.
+    assert resolve(repo, "e@best") == one.ids[2]
+    two.checkpoint(1, {}, value=0.3)
+    assert resolve(repo, "e@best") == two.ids[1]
+    assert resolve(repo, "e@min=loss") == one.ids[0]
+
+
+def test_it_needs_no_metric_for_that(tmp_path: Path) -> None:
+    repo = repository(tmp_path)
+    one, two = RunBuilder(repo, "e/one"), RunBuilder(repo, "e/two")
+    for step, best in enumerate([True, False]):
+        one.checkpoint(step, {}, best=best)
+    two.checkpoint(0, {})
+    assert resolve(repo, "e/one@best") == one.ids[0]
+    assert resolve(repo, "e@best") == one.ids[0]
+    with pytest.raises(NotFoundError, match="no monitored metric"):
+        resolve(repo, "e/two@best")
+    two.checkpoint(1, {}, value=5.0)
+    assert resolve(repo, "e@best") == two.ids[1]
+
+
+def test_a_run_is_judged_by_the_metric_that_its_newest_checkpoint_goes_by(tmp_path: Path) -> None:
+    """The first checkpoints may come before any validation."""
+    repo = repository(tmp_path)
+    run = RunBuilder(repo, "e/one")
+    run.checkpoint(0, {}, value=0.01, metric="loss")
+    run.checkpoint(1, {}, value=0.5, metric="val/loss")
+    run.checkpoint(2, {}, value=0.6, metric="val/loss")
+    assert resolve(repo, "e/one@best") == resolve(repo, "e@best") == run.ids[1]
+
+
 def test_a_run_whose_commit_names_no_run_stands_for_itself(tmp_path: Path) -> None:
     repo = repository(tmp_path)
     id = commit_files(repo, {"a": b"1"}, ref="runs/e/odd")
