@@ -1,9 +1,9 @@
 """`cas metrics`."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,8 @@ from .session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from cas.tracking.numbers.curve import Curve
+
+NAME: Final = 24  # so much of a metric's name is shown, however narrow the terminal is
 
 
 @click.command()
@@ -55,11 +57,17 @@ def metrics(
     """Show the metrics of a run, write them to a file, or make a run of one.
 
     Without options the last, smallest and largest value of each metric with its step, and the
-    mean. METRIC leaves out all others.
+    mean, of all points that were logged. METRIC leaves out all others. Of a run that still goes on,
+    as they are now.
     """
+    _agree(points=points, to=target, **{"from": source}, epochs=epochs)
     if source is not None:
+        if names or average is not None or system:
+            raise InvalidInputError("--from takes all that is in the file: give it alone")
         _take(session, rev, source)
         return
+    if epochs and average is not None:
+        raise InvalidInputError("epochs have means: --average is of points")
     curves = _curves(session, rev, names, average, system=system)
     if target is not None:
         _export(session, curves, target)
@@ -70,9 +78,17 @@ def metrics(
     elif points or epochs:
         from cas.tracking.numbers.exchange import as_json
 
-        session.emit(as_json(curves), lambda: _epochs(curves))
+        session.emit(as_json(curves), lambda: _epochs(session, curves))
     else:
-        session.emit({name: _told(curve) for name, curve in curves.items()}, lambda: _table(curves))
+        told = {name: _told(curve) for name, curve in curves.items()}
+        session.emit(told, lambda: _table(session, curves))
+
+
+def _agree(**options: object) -> None:
+    """Refuse options of which only one can be followed."""
+    given = [f"--{name}" for name, value in options.items() if value not in {None, False}]
+    if len(given) > 1:
+        raise InvalidInputError(f"{' and '.join(given)} do not go together")
 
 
 def _curves(
@@ -80,23 +96,14 @@ def _curves(
 ) -> "Mapping[str, Curve]":
     from dataclasses import replace
 
-    from cas.errors import NotFoundError
-    from cas.repo.revision import resolve
-    from cas.tracking.numbers.curve import read_curves, read_system
+    from cas.tracking.view import view_of
 
-    id = resolve(session.repo, rev)
-    if system:
-        found: dict[str, Curve] = read_system(session.repo, id)
-        for name in names:
-            if name not in found:
-                raise NotFoundError("system metric", name)
-        found = {name: curve for name, curve in found.items() if not names or name in names}
-    else:
-        found = read_curves(session.repo, id, names or None)
+    found = view_of(session.repo, rev).curves(*names, system=system)
     if average is None:
         return found
     return {
-        name: replace(curve, values=curve.moving_average(average)) for name, curve in found.items()
+        name: replace(curve, values=curve.moving_average(average), summary=None)
+        for name, curve in found.items()
     }
 
 
@@ -129,11 +136,15 @@ def _told(curve: "Curve") -> dict[str, Any]:
         "max_step": high[0] if high else None,
         "mean": curve.mean,
         "points": len(curve),
+        "logged": curve.summary["count"] if curve.summary is not None else len(curve),
         "epochs": len(curve.epochs.numbers) if curve.epochs is not None else 0,
     }
 
 
-def _table(curves: "Mapping[str, Curve]") -> Iterator[str]:
+def _table(session: Session, curves: "Mapping[str, Curve]") -> Iterator[str]:
+    if not curves:
+        yield "no metrics"
+        return
     head = ("metric", "last", "min", "at", "max", "at", "mean", "points")
     rows: list[tuple[str, ...]] = [head]
     for name, curve in curves.items():
@@ -142,11 +153,12 @@ def _table(curves: "Mapping[str, Curve]") -> Iterator[str]:
             f"{told[key]}" if "step" in key and told[key] is not None else render.number(told[key])
             for key in ("last", "min", "min_step", "max", "max_step", "mean")
         ]
-        rows.append((printable(name), *cells, f"{told['points']:,}"))
-    yield from render.table(rows, right=range(1, len(head)))
+        thinned = f" of {told['logged']:,}" if told["logged"] != told["points"] else ""
+        rows.append((printable(name), *cells, f"{told['points']:,}{thinned}"))
+    yield from _fitted(session, rows, ((), (7,), (6, 7), (4, 5, 6, 7), (3, 4, 5, 6, 7)))
 
 
-def _epochs(curves: "Mapping[str, Curve]") -> Iterator[str]:
+def _epochs(session: Session, curves: "Mapping[str, Curve]") -> Iterator[str]:
     head = ("metric", "epoch", "last", "min", "max", "mean", "points")
     rows: list[tuple[str, ...]] = [head]
     for name, curve in curves.items():
@@ -159,4 +171,25 @@ def _epochs(curves: "Mapping[str, Curve]") -> Iterator[str]:
             rows.append((printable(name), f"{number}", *told, f"{epochs.count[place]:,.0f}"))
     if len(rows) == 1:
         raise InvalidInputError("no epochs are known: metrics have them when logged with epoch=")
-    yield from render.table(rows, right=range(1, len(head)))
+    yield from _fitted(session, rows, ((), (6,), (2, 6), (2, 3, 4, 6)))
+
+
+def _fitted(
+    session: Session, rows: Sequence[Sequence[str]], spare: Sequence[Collection[int]]
+) -> list[str]:
+    """Return a table that fits the terminal: the first columns to spare with which it does.
+
+    Long names are cut there, as far as they stay telling.
+    """
+    lines: list[str] = []
+    for without in spare:
+        kept = [[cell for at, cell in enumerate(row) if at not in without] for row in rows]
+        lines = render.table(kept, right=range(1, len(kept[0])))
+        over = max(map(render.shown, lines)) - (session.width or 10**9)
+        named = max(render.shown(row[0]) for row in kept)
+        if over <= 0:
+            return lines
+        if named - over >= NAME:
+            cut = [[render.cut(row[0], named - over), *row[1:]] for row in kept]
+            return render.table(cut, right=range(1, len(kept[0])))
+    return lines

@@ -5,23 +5,27 @@ Nothing of it costs a call of the training loop anything, and nothing that it fi
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from cas.plain import human_bytes
 from cas.tracking.live import Live
 from cas.tracking.numbers.pace import Pace, Progress
+from cas.tracking.numbers.tap import Tap, in_order
 from cas.tracking.watching.events import Event, event
+from cas.tracking.watching.hush import Hush
 from cas.tracking.watching.notify import Notifier
-from cas.tracking.watching.rules import DiskFull, Finding, Stalled, point_rules
+from cas.tracking.watching.rules import DiskFull, Finding, Stalled, column_rules, point_rules
 from cas.tracking.watching.sampler import Sampler
 from cas.tracking.watching.watch import Watch
 
 LOOK_SECONDS: Final = 1.0
 DISK_SECONDS: Final = 10.0  # between two looks at the disk
-TAPPED: Final = 20_000  # calls between two looks; of more the rules see the last
+CALLS: Final = 20_000  # between two looks; of more, all but the cheapest rules see the last
 
+MANY_POINTS: Final = 20_000_000  # of which the user is told what they take
+SELDOM: Final = frozenset({"stalled", "disk_full"})  # seconds have to pass before they speak
 TITLES: Final = {
     "not_finite": "not a finite number",
     "jump": "the loss jumped",
@@ -58,19 +62,21 @@ class Observer:
         self._every = every
         self._sampler = Sampler(live.repo.path, machine=not live.joined, process=process)
         self._pace = Pace()
-        self._rules = point_rules(watch)
+        self._column_rules, self._rules = column_rules(watch), point_rules(watch)
         self._stalled = Stalled(watch.stalled) if watch.stalled is not None else None
         full_in = None if live.joined else watch.disk_full  # the owner of a run tells of the disk
         self._disk = DiskFull(full_in) if full_in is not None else None
+        self._hush = Hush()
         self._notifier = Notifier(live.state.run, watch.command, watch.webhook, live.tell)
         self._began = self._heard = time.monotonic()
         self._sampled = self._looked_at_disk = self._began
         self._known = (-1, 0)
+        self._many = False
         self._lock = threading.Lock()
         self._halted = threading.Event()
         self._thread = threading.Thread(target=self._work, name="cas-observer", daemon=True)
-        if self._rules:
-            live.state.metrics.tap = deque(maxlen=TAPPED)
+        if self._rules or self._column_rules:
+            live.state.metrics.tap = Tap()
 
     def start(self) -> None:
         """Begin to look."""
@@ -108,6 +114,7 @@ class Observer:
 
     def _look(self, now: float) -> None:
         self._see_points()
+        self._see_size()
         told = self.progress()
         self._see_silence(now)
         if self._disk is not None and now - self._looked_at_disk >= DISK_SECONDS:
@@ -127,16 +134,32 @@ class Observer:
         tap = metrics.tap
         if tap is None:
             return
-        metrics.mark()  # what still waits in the queue
-        for _ in range(len(tap)):
-            step, _, (names, _), values = tap.popleft()
-            for name, value in zip(names, values, strict=True):
-                for rule in self._rules:
-                    self._found(rule.see(name, step, value))
+        metrics.take_in()  # what still waits
+        chunks = tap.take()
+        for rule in self._column_rules:
+            for chunk in chunks:
+                for name, values in zip(chunk.names, chunk.columns, strict=True):
+                    for finding in rule.see_all(name, chunk.steps, values):
+                        self._found(finding)
+        for name, step, value in in_order(chunks, CALLS) if self._rules else ():
+            for each in self._rules:
+                self._found(each.see(name, step, value))
+
+    def _see_size(self) -> None:
+        """Say once that the points of a run grow into what a machine feels."""
+        metrics = self._live.state.metrics
+        if self._many or metrics.total < MANY_POINTS or metrics.kept < MANY_POINTS:
+            return
+        self._many = True
+        size = human_bytes(24 * metrics.kept)
+        self._live.tell(
+            f"{metrics.kept:,} points take {size} of memory until the run ends: "
+            "log_every=N keeps one in N steps, and the summary still counts all"
+        )
 
     def _see_silence(self, now: float) -> None:
         metrics = self._live.state.metrics
-        known = metrics.last_step, metrics.mark().total
+        known = metrics.last_step, metrics.total
         if known != self._known:
             self._known, self._heard = known, now
         if self._stalled is not None:
@@ -149,6 +172,12 @@ class Observer:
         self.asked |= {
             action for action in ("checkpoint", "stop") if rule in getattr(self._watch, action)
         }
-        title = TITLES[rule]
-        moment, metric, step = self._clock(), finding.metric, finding.step
-        self.announce(event(moment, rule, title, finding.text, metric=metric, step=step))
+        held = 0
+        if rule not in SELDOM:
+            again = self._hush.held((rule, finding.metric), time.monotonic())
+            if again is None:
+                return
+            held = again
+        text = finding.text + (f" ({held:,} more times since this was last told)" if held else "")
+        metric, step = finding.metric, finding.step
+        self.announce(event(self._clock(), rule, TITLES[rule], text, metric=metric, step=step))

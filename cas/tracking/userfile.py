@@ -15,6 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Its folder is made. Raises InvalidInputError, naming the path, where it cannot be written.
     """
+    if path.is_dir() or not path.name:
+        raise InvalidInputError(f"cannot write {path}: it is a folder; name a file in it")
     part = path.with_name(f".{path.name}-{uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,8 @@ from cas.tracking.captured.environment import here
 from cas.tracking.journals.journal import MAX_FRAME, Header
 from cas.tracking.journals.journalwriter import JournalWriter
 from cas.tracking.journals.state import RunState, moved_frame
-from cas.tracking.numbers.columns import COLUMNS, POINT
+from cas.tracking.numbers.aggregate import Aggregate
+from cas.tracking.numbers.columns import COLUMNS, POINT, of_frame
 
 BEHIND_SECONDS: Final = 0.5
 ANEW_SECONDS: Final = 10.0  # between two attempts to write a lost journal anew
@@ -169,6 +170,19 @@ class Feed:
                 self.tell(f"warning: {error} (what is logged would be lost if the process died)")
 
 
+def _rest(row: list[Any], columns: Mapping[str, bytes], at: int) -> list[Any]:
+    """Return what a metric's row says of the points that are not among the first `at` bytes."""
+    if not at:
+        return row
+    name, _, known = row
+    first = {key: [column[:at]] for key, column in columns.items()}
+    part = of_frame({"names": [name], **first})[name]
+    whole = Aggregate.from_bytes(known)
+    before = Aggregate(whole.base)
+    before.observe_all(part["steps"], part["values"])
+    return [name, None, whole.rest(before).to_bytes()]
+
+
 def open_feed(repo: Repo, state: RunState, name: str) -> Feed:
     """Create a journal of a run and lock it for the life of this process."""
     return Feed(repo, state, create_journal(repo, state, name))
@@ -205,10 +219,15 @@ def pieces(points: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         return
     for number, name in enumerate(points["names"]):
         whole = {key: points[key][number] for key in COLUMNS}
+        unkept = [row for row in sums if row[0] == name and row[1] is None]
         for at in range(0, len(whole["steps"]), size):
-            yield {"t": points["t"], "names": [name]} | {
-                key: [column[at : at + size]] for key, column in whole.items()
-            }
+            last = at + size >= len(whole["steps"])
+            yield (
+                {"t": points["t"], "names": [name]}
+                | {key: [column[at : at + size]] for key, column in whole.items()}
+                | ({"sums": [_rest(unkept[0], whole, at)]} if unkept and last else {})
+            )
+    sums = [row for row in sums if row[1] is not None or row[0] not in points["names"]]
     for at in range(0, len(sums), SUMS):
         nothing: dict[str, list[bytes]] = {key: [] for key in COLUMNS}
         yield {"t": points["t"], "names": [], **nothing, "sums": sums[at : at + SUMS]}

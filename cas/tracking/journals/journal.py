@@ -25,7 +25,6 @@ LENGTH: Final = Struct("<I")
 PREFIX: Final = LENGTH.size + CHECK_SIZE
 ALIVE: Final = "alive"  # the type of a frame that only says that the run lives
 AT: Final = "at"  # where a frame begins, as it says itself
-ROOMY: Final = MAX_FRAME - 64  # up to here there is room for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +105,24 @@ def to_frame(payload: object) -> bytes:
     body = canonical.encode(payload)
     if len(body) > MAX_FRAME:
         raise InvalidInputError(f"a journal frame is at most {MAX_FRAME} bytes, not {len(body)}")
-    return LENGTH.pack(len(body)) + digest(body, size=CHECK_SIZE) + body
+    return _framed(body)
 
 
 def placed(payloads: Iterable[object], position: int) -> bytes:
     """Return frames as they stand in the file from a position on; each says where it begins."""
     raw = bytearray()
     for payload in payloads:
-        frame = to_frame(payload)
-        if isinstance(payload, dict) and len(frame) <= ROOMY:
-            frame = to_frame({**payload, AT: position + len(raw)})
-        raw += frame
+        if isinstance(payload, dict):
+            body = canonical.encode({**payload, AT: position + len(raw)})
+            if len(body) <= MAX_FRAME:
+                raw += _framed(body)
+                continue
+        raw += to_frame(payload)
     return bytes(raw)
+
+
+def _framed(body: bytes) -> bytes:
+    return LENGTH.pack(len(body)) + digest(body, size=CHECK_SIZE) + body
 
 
 def scan_values(raw: bytes) -> Iterator[tuple[Any, int]]:

@@ -34,6 +34,7 @@ class RunState:
     parents: list[Parent] = field(default_factory=list)
     artifacts: dict[str, Entry] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    redacted: dict[str, dict[str, int]] = field(default_factory=dict)  # by place, then by kind
     logged: Tracks = field(default_factory=Tracks)
     shelf: Shelf = field(default_factory=Shelf)  # the files in it, as the draft holds them
     tip: CommitId | None = None
@@ -53,19 +54,26 @@ class RunState:
             case "points" | "system":
                 self.metrics.replay([frame])
                 self.system.replay([frame])
-            case "event":
-                self.events = [*self.events, as_event(frame).document()]
             case "parent":
                 self._add_parent(frame)
             case "artifact":
                 path, entry = named_entry(frame)
                 self.artifacts = {**self.artifacts, path: entry}
-            case "metadata":
-                self.metadata = self.metadata | frame["metadata"]
             case "logged":
                 self.logged.replay(frame)
             case _:
+                self._add_said(frame)
                 self._go_on(frame)
+
+    def _add_said(self, frame: Mapping[str, Any]) -> None:
+        """Take a frame that says something of the run as a whole."""
+        match frame["t"]:
+            case "event":
+                self.events = [*self.events, as_event(frame).document()]
+            case "metadata":
+                self.metadata = self.metadata | frame["metadata"]
+            case "redacted":
+                self._add_redacted(frame["where"], frame["kinds"])
 
     def _go_on(self, frame: Mapping[str, Any]) -> None:
         """Take a frame that says how far the run is."""
@@ -76,6 +84,14 @@ class RunState:
                 self.run, self.ref = frame["run"], frame["ref"]
             case "finish":
                 self.status = frame["status"]
+
+    def _add_redacted(self, where: str, kinds: Mapping[str, int]) -> None:
+        known = dict(self.redacted.get(where, {}))
+        for kind, count in kinds.items():
+            if type(kind) is not str or type(count) is not int or count < 1:
+                raise ValueError(f"{count!r} secrets of kind {kind!r}")
+            known[kind] = known.get(kind, 0) + count
+        self.redacted = self.redacted | {where: known}
 
     def _add_parent(self, frame: Mapping[str, Any]) -> None:
         commit = CommitId(ObjectId(frame["commit"]))
@@ -102,6 +118,7 @@ class RunState:
         found += [{"t": "event", **event} for event in self.events]
         if self.metadata:
             found.append({"t": "metadata", "metadata": self.metadata})
+        found += [redacted_frame(where, kinds) for where, kinds in self.redacted.items()]
         found += self.logged.frames()
         if self.tip is not None:
             found.append({"t": "commit", "commit": bytes(self.tip), "seq": self.seq})
@@ -159,6 +176,11 @@ def artifact_frame(path: str, entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mode": entry.mode,
     }
+
+
+def redacted_frame(where: str, kinds: Mapping[str, int]) -> dict[str, Any]:
+    """Return the frame that says what was taken out of the texts at a place, by kind."""
+    return {"t": "redacted", "where": where, "kinds": dict(sorted(kinds.items()))}
 
 
 def moved_frame(run: str, ref: str) -> dict[str, Any]:

@@ -76,6 +76,20 @@ class Aggregate:
         self.last, self.last_step = values[-1], steps[-1]
         self.total = total
 
+    def copy(self) -> "Aggregate":
+        """Return another one that says the same."""
+        found = Aggregate()
+        for name in self.__slots__:
+            setattr(found, name, getattr(self, name))
+        return found
+
+    def rest(self, part: "Aggregate") -> "Aggregate":
+        """Return what completes `part`, the first of these points: it merges with it into this."""
+        found = self.copy()
+        found.base, found.count = part.total, self.count - part.count
+        found.known = self.known - part.known
+        return found
+
     def merge(self, later: "Aggregate") -> None:
         """Take points that came later; of equal extremes the smaller step counts."""
         if not later.count:

@@ -5,21 +5,27 @@ Sixteen bytes and a time for each point, and no object of its own.
 
 import sys
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cas.ids import BlobId
-from cas.objects.manifest import Column
-from cas.tracking.numbers.aggregate import Aggregate
+from cas.objects.manifest import Column, Series, SeriesRow
+from cas.tracking.numbers.aggregate import Aggregate, to_rows
 
 POINT: Final = 8
 MAX_NAME: Final = 256
+MAX_SHOWN: Final = 80  # of a name that is none
 COLUMNS: Final = ("steps", "values", "times")
 # What is known of each epoch, as rows of the series `epochs`.
 OF_EPOCH: Final = ("count", "first_step", "last", "last_step", "max", "mean", "min")
 
 WriteBlob = Callable[[bytes], BlobId]
 Part = dict[str, "array[Any]"]
+# By metric, what is known of each epoch and how many points of the log had come with its last one;
+# under None, of all points of a metric of which not all are kept.
+Sum = tuple[int | None, int, Aggregate]
+Known = Mapping[str, Sequence[Sum]]
+EVER: Final = 2**63
 
 
 class History:
@@ -50,36 +56,35 @@ class History:
         """
         steps, values = part["steps"], part["values"]
         self.whole.observe_all(steps, values)
-        if self.every > 1:
+        if self._is_summed:
             self._of(None).observe_all(steps, values)
+        if self.every > 1:
             self._thin(part)
         else:
-            self.steps.extend(steps)
-            self.values.extend(values)
-            self.times.extend(part["times"])
+            self._append(part)
         if epoch is not None:
             self._of(epoch).observe_all(steps, values)
             self.touched[epoch] = count
 
     def extend(self, part: Part, *, counted: bool) -> None:
         """Take many points that are kept, drained; `counted` ones are merged as an aggregate."""
-        self.steps.extend(part["steps"])
-        self.values.extend(part["values"])
-        self.times.extend(part["times"])
+        self._append(part)
         self.at = self.steps[-1]
         if not counted:
             self.whole.observe_all(part["steps"], part["values"])
-            if self.every > 1:
+            if self._is_summed:
                 known = self.epochs.setdefault(None, Aggregate())
                 known.observe_all(part["steps"], part["values"])
 
     def merge(self, epoch: int | None, later: Aggregate, count: int) -> None:
         """Take what is known of an epoch, or of all points of a frame; it was drained."""
-        self.epochs.setdefault(epoch, Aggregate()).merge(later)
         if epoch is None:
+            if None not in self.epochs:
+                self.epochs[None] = self.whole.copy()  # all points until now were kept
             self.whole.merge(later)
         else:
             self.touched[epoch] = count
+        self.epochs.setdefault(epoch, Aggregate()).merge(later)
 
     def drain(self) -> dict[int | None, Aggregate]:
         """Return what came since the last call of this, and count it as drained."""
@@ -90,14 +95,28 @@ class History:
 
     def by_epoch(self, since: int = -1) -> list[tuple[int, Aggregate]]:
         """Return each epoch, in order, that had a point after so many points of the log."""
-        found = []
-        for epoch in sorted(one for one, count in self.touched.items() if count > since):
-            whole = Aggregate()
-            for part in (self.epochs, self.fresh):
-                if epoch in part:
-                    whole.merge(part[epoch])
-            found.append((epoch, whole))
-        return found
+        return [
+            (epoch, self._merged(epoch))
+            for epoch in sorted(one for one, count in self.touched.items() if count > since)
+        ]
+
+    def known(self, since: int) -> list[Sum]:
+        """Return what is known of these epochs, and of all points where not all are kept."""
+        whole: list[Sum] = [(None, EVER, self._merged(None))] if self._is_summed else []
+        return whole + [(epoch, self.touched[epoch], one) for epoch, one in self.by_epoch(since)]
+
+    def thin(self, every: int, drained: int) -> None:
+        """Keep points that lie so far apart from here on; those that are there stay.
+
+        `drained` is how many of these were drained.
+        """
+        summed, self.every = self._is_summed, every
+        self.at = self.steps[-1] if self.steps else 0
+        if every > 1 and not summed and self.steps:
+            known = self.epochs[None] = Aggregate()
+            known.observe_all(self.steps[:drained], self.values[:drained])
+            self.fresh[None] = fresh = Aggregate(known.total)
+            fresh.observe_all(self.steps[drained:], self.values[drained:])
 
     def between(self, first: int, last: int) -> Part:
         """Return a copy of the points from the `first` on, before the `last`."""
@@ -107,7 +126,21 @@ class History:
             "times": self.times[first:last],
         }
 
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def _append(self, part: Part) -> None:
+        self._drop_half()
+        self.steps.extend(part["steps"])
+        self.values.extend(part["values"])
+        self.times.extend(part["times"])
+
+    def _drop_half(self) -> None:
+        """Take back what Ctrl-C left of points that were being added: times come last."""
+        del self.steps[len(self) :], self.values[len(self) :]
+
     def _thin(self, part: Part) -> None:
+        self._drop_half()
         for step, value, time in zip(part["steps"], part["values"], part["times"], strict=True):
             if not self.steps or not 0 <= step - self.at < self.every:
                 self.steps.append(step)
@@ -115,12 +148,52 @@ class History:
                 self.times.append(time)
                 self.at = step
 
+    @property
+    def _is_summed(self) -> bool:
+        """Whether all points are added up, since not all of them are kept."""
+        return self.every > 1 or None in self.epochs or None in self.fresh
+
+    def _merged(self, epoch: int | None) -> Aggregate:
+        whole = Aggregate()
+        for part in (self.epochs, self.fresh):
+            if epoch in part:
+                whole.merge(part[epoch])
+        return whole
+
     def _of(self, epoch: int | None) -> Aggregate:
         found = self.fresh.get(epoch)
         if found is None:
             before = self.epochs.get(epoch)
             found = self.fresh[epoch] = Aggregate(before.total if before else 0.0)
         return found
+
+
+def by_epoch(known: Known, since: int, write_blob: WriteBlob) -> Series:
+    """Return what is known of each epoch that had a point after so many points of the log.
+
+    A row for each metric and each of OF_EPOCH, named METRIC/WHICH; its steps are the epochs.
+    """
+    rows = []
+    for name, sums in known.items():
+        epochs = [(epoch, one) for epoch, count, one in sums if epoch is not None and count > since]
+        numbers = array("q", [epoch for epoch, _ in epochs])
+        for which in OF_EPOCH if epochs else ():
+            values = array("d", [one.summary_of(which) for _, one in epochs])
+            steps = column(numbers[:], write_blob)
+            row = SeriesRow(f"{name}/{which}", len(epochs), steps, column(values, write_blob))
+            rows.append(row)
+    return Series(tuple(sorted(rows, key=lambda row: row.name)))
+
+
+def sum_rows(known: Known, since: int) -> list[list[Any]]:
+    """Return the same, and what is known of points that are not kept, as a frame has it."""
+    sums = {
+        (name, epoch): one
+        for name in sorted(known)
+        for epoch, count, one in known[name]
+        if count > since and one.count
+    }
+    return to_rows(sums)
 
 
 def as_frame(kind: str, parts: Mapping[str, Part], sums: list[list[Any]]) -> dict[str, Any] | None:
@@ -146,7 +219,11 @@ def of_frame(frame: Mapping[str, Any]) -> dict[str, Part]:
 def checked(name: object) -> str:
     """Return the name of a metric; raise ValueError for what is none."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise ValueError(f"metrics are named by up to {MAX_NAME} characters, not {name!r}")
+        told = repr(name if not isinstance(name, str) else name[:MAX_SHOWN])
+        more = "..." if isinstance(name, str) and len(name) > MAX_SHOWN else ""
+        raise ValueError(
+            f"metrics are named by up to {MAX_NAME} characters that print, not {told}{more}"
+        )
     return name
 
 

@@ -1,12 +1,12 @@
 """A metric as a curve: its points by step, epoch and wall time, and what is computed of them.
 
-Every function is of the kept points alone and gives arrays of NumPy; NaN is passed over.
+What is computed along a curve is of the kept points and gives arrays of NumPy; NaN is passed over.
+What is one number, such as the best, is of all points, also of those that were not kept.
 """
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError, NotFoundError
@@ -15,13 +15,10 @@ from cas.lineage.curves import histories
 from cas.objects.commit import RUN
 from cas.objects.kind import Kind
 from cas.objects.manifest import Column, Series, SeriesRow
-from cas.repo import place
 from cas.repo.repo import Repo
 from cas.repo.retain.choice import segment
-from cas.repo.revision import resolve
 from cas.tracking.numbers.columns import COLUMNS, OF_EPOCH, POINT
 from cas.tracking.numbers.metrics import MetricLog
-from cas.tracking.start import asked_for, author
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +27,8 @@ if TYPE_CHECKING:
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 AXES: Final = ("step", "epoch", "time")
+SUMMARY: Final = "summary.json"
+SHOWN: Final = 20  # of the names of metrics in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class Curve:
 
     `steps` are int64, `values` float64, `times` float64 seconds since the epoch; all of equal
     length. `times` is empty unless it was asked for. `epochs` is None for a metric without.
+    `summary` is what the run's summary says of all its points, kept or not; None for a part of a
+    curve, and for what was computed: then the points that are here count.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Curve:
     values: "Floats"
     times: "Floats"
     epochs: Epochs | None = field(default=None)
+    summary: Mapping[str, Any] | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -69,33 +71,41 @@ class Curve:
     @property
     def last(self) -> float | None:
         """The value that was logged last, NaN too."""
+        if self.summary is not None:
+            return _float(self.summary["last"])
         return float(self.values[-1]) if len(self) else None
 
     @property
     def mean(self) -> float | None:
         """The mean of all numbers."""
+        if self.summary is not None:
+            return _float(self.summary["mean"])
         known = self._known()
         return float(known.mean()) if len(known) else None
 
     @property
     def min(self) -> float | None:
         """The smallest number."""
-        known = self._known()
-        return float(known.min()) if len(known) else None
+        found = self.best("min")
+        return found and found[1]
 
     @property
     def max(self) -> float | None:
         """The largest number."""
-        known = self._known()
-        return float(known.max()) if len(known) else None
+        found = self.best("max")
+        return found and found[1]
 
     def best(self, mode: str = "min") -> tuple[int, float] | None:
         """Return step and value of the best point, the first of equals; None without a number."""
         import numpy as np
 
+        pick = np.nanargmin if _mode(mode) == "min" else np.nanargmax
+        if self.summary is not None:
+            value = _float(self.summary[mode])
+            return None if value is None else (int(self.summary[f"{mode}_step"]), value)
         if not len(self._known()):
             return None
-        place = int((np.nanargmin if _mode(mode) == "min" else np.nanargmax)(self.values))
+        place = int(pick(self.values))
         return int(self.steps[place]), float(self.values[place])
 
     def best_so_far(self, mode: str = "min") -> "Floats":
@@ -112,21 +122,31 @@ class Curve:
 
         if window < 1:
             raise InvalidInputError(f"a window has at least one point, not {window}")
-        known = ~np.isnan(self.values)
+        known, finite = ~np.isnan(self.values), np.isfinite(self.values)
         ends = np.arange(1, len(self) + 1)
         starts = np.maximum(ends - window, 0)
-        # Sums of what is far from zero lose the digits that differ, so the mean goes first.
-        middle = float(self.values[np.isfinite(self.values)].mean()) if known.any() else 0.0
-        sums = np.concatenate(([0.0], np.cumsum(np.where(known, self.values - middle, 0.0))))
-        counts = np.concatenate(([0], np.cumsum(known)))
+
+        def within(values: "Floats") -> "Floats":
+            sums = np.concatenate(([0.0], np.cumsum(values)))
+            found: Floats = sums[ends] - sums[starts]
+            return found
+
+        # Sums of what is far from zero lose the digits that differ, so the mean goes first. What is
+        # infinite is counted apart: it would stay in the sum when it has left the window.
+        middle = float(self.values[finite].mean()) if finite.any() else 0.0
+        endless = [within(self.values == value) for value in (np.inf, -np.inf)]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: Floats = (sums[ends] - sums[starts]) / (counts[ends] - counts[starts]) + middle
+            found = within(np.where(finite, self.values - middle, 0.0)) / within(known) + middle
+        found[endless[0] > 0] = np.inf
+        found[endless[1] > 0] = -np.inf
+        found[(endless[0] > 0) & (endless[1] > 0)] = np.nan
         return found
 
     def smoothed(self, weight: float = 0.9) -> "Floats":
         """Return the exponential moving average, without a bias towards zero at the start.
 
-        Each value counts `weight` times less than the one after it, as in TensorBoard.
+        Each value counts `weight` times less than the one after it, as in TensorBoard. What is
+        infinite stands where it is and counts no further.
         """
         import numpy as np
 
@@ -135,6 +155,9 @@ class Curve:
         found = np.empty(len(self))
         total = norm = 0.0
         for number, value in enumerate(self.values.tolist()):
+            if math.isinf(value):
+                found[number] = value
+                continue
             if value == value:  # noqa: PLR0124 - NaN
                 total = weight * total + (1 - weight) * value
                 norm = weight * norm + (1 - weight)
@@ -177,6 +200,11 @@ class Curve:
         return known
 
 
+def _float(told: Any) -> float | None:
+    """Return a number of a summary, which says what JSON has no number for in words."""
+    return None if told is None else float(told)
+
+
 def _mode(mode: str) -> str:
     if mode not in {"min", "max"}:
         raise InvalidInputError(f"the mode of a best value is 'min' or 'max', not {mode!r}")
@@ -187,29 +215,23 @@ def of_log(log: MetricLog, name: str) -> Curve:
     """Return a metric of an open run as it is so far; raise NotFoundError for none."""
     import numpy as np
 
-    part, epochs = log.points(name), log.by_epoch(name)
-    if not part["steps"]:
+    part, epochs, whole = log.points(name), log.by_epoch(name), log.whole(name)
+    if whole is None:
         raise NotFoundError("metric", name)
     steps, values, times = (np.array(part[key]) for key in COLUMNS)
     if not epochs:
-        return Curve(name, steps, values, times)
+        return Curve(name, steps, values, times, summary=whole.summary())
     known = {
         which: np.array([one.summary_of(which) for _, one in epochs], float) for which in OF_EPOCH
     }
     numbers = np.array([epoch for epoch, _ in epochs], np.int64)
-    return Curve(name, steps, values, times, Epochs(numbers, **known))
+    return Curve(name, steps, values, times, Epochs(numbers, **known), whole.summary())
 
 
-def read_metrics(
-    rev: str, *names: str, repo: str | os.PathLike[str] | None = None
-) -> dict[str, Curve]:
-    """Return the metrics of a run up to a revision as curves, by name; of all, or of some.
-
-    Raises NotFoundError for a metric that there is none of.
-    """
-    at = Path(asked_for(repo) or ".").absolute()
-    opened = Repo.open(place.find(at), who=author())
-    return read_curves(opened, resolve(opened, rev), names or None)
+def of_logs(log: MetricLog, names: Iterable[str] | None = None) -> dict[str, Curve]:
+    """Return the metrics of an open run as they are so far, all or some; raise NotFoundError."""
+    known = sorted(log.mark().counts)
+    return {name: of_log(log, name) for name in _wanted(names, known)}
 
 
 def read_curves(
@@ -221,13 +243,10 @@ def read_curves(
     """
     read = _Columns(repo)
     pieces = histories(repo, id)
-    wanted = list(pieces) if names is None else list(dict.fromkeys(names))
-    for name in wanted:
-        if name not in pieces:
-            known = ", ".join(sorted(pieces)) or "none"
-            raise NotFoundError("metric", name, f"there are: {known}")
+    wanted = _wanted(names, pieces)
     walls = _series(repo, id, "times") if times else {}
     epochs = _epochs(read, _series(repo, id, "epochs"))
+    told = _summary(repo, id)
     return {
         name: Curve(
             name,
@@ -235,19 +254,36 @@ def read_curves(
             read.values(pieces[name]),
             read.values(walls.get(name, ())),
             epochs.get(name),
+            told.get(name),
         )
-        for name in sorted(wanted)
+        for name in wanted
     }
 
 
-def read_system(repo: Repo, id: CommitId) -> dict[str, Curve]:
+def listed(names: Sequence[str]) -> str:
+    """Return the first of many names as text."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more or "none"
+
+
+def read_system(repo: Repo, id: CommitId, names: Iterable[str] | None = None) -> dict[str, Curve]:
     """Return the system metrics of a finished run: `steps` are microseconds since the epoch."""
     read = _Columns(repo)
     found = {}
-    for name, rows in _series(repo, id, "system").items():
-        steps = read.steps(rows)
-        found[name] = Curve(name, steps, read.values(rows), steps / 1e6)
+    series = _series(repo, id, "system")
+    for name in _wanted(names, series):
+        steps = read.steps(series[name])
+        found[name] = Curve(name, steps, read.values(series[name]), steps / 1e6)
     return found
+
+
+def _wanted(names: Iterable[str] | None, known: Collection[str]) -> list[str]:
+    """Return all known names, or those that were named; raise NotFoundError."""
+    wanted = sorted(known if names is None else set(names))
+    for name in wanted:
+        if name not in known:
+            raise NotFoundError("metric", name, f"there are: {listed(sorted(known))}")
+    return wanted
 
 
 class _Columns:
@@ -286,10 +322,20 @@ class _Columns:
         return found
 
 
+def _summary(repo: Repo, id: CommitId) -> Mapping[str, Any]:
+    tree = repo.commit(id).tree
+    if repo.lookup(tree, SUMMARY.encode()) is None:
+        return {}
+    told = repo.document(tree, SUMMARY)
+    return told if isinstance(told, dict) else {}
+
+
 def _series(repo: Repo, id: CommitId, what: str) -> Mapping[str, list[SeriesRow]]:
     """Return a series of a run up to a commit: by name its pieces, oldest first."""
     pieces: dict[str, list[SeriesRow]] = {}
-    for _, commit in segment(repo.commit, id):
+    for at, commit in segment(repo.commit, id):
+        if commit.kind == RUN and at != id:
+            break  # it broke off here: the first checkpoint after that has all of it again
         entry = repo.lookup(commit.tree, what.encode())
         found = repo.manifest(ManifestId(entry.id)) if entry is not None else None
         for row in found.rows if isinstance(found, Series) else ():

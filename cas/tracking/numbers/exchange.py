@@ -2,7 +2,8 @@
 
 A table has one line for each point, with the columns `metric`, `step`, `value` and `time` (seconds
 since the epoch). What is read may leave `time` out, or have one column for each metric beside
-`step`, as other tools write it. Numbers come back equal, NaN and infinities too.
+`step`, as other tools write it. Numbers come back equal, NaN and infinities too; JSON has the
+epochs and the summary besides.
 """
 
 import csv
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cas.errors import InvalidInputError, NotFoundError, UnsupportedError
+from cas.tracking.numbers.aggregate import Aggregate, to_rows
 from cas.tracking.numbers.columns import Part, as_frame, checked
 from cas.tracking.userfile import replacing
 
@@ -26,7 +28,17 @@ STEPS: Final = frozenset({"step", "_step", "global_step"})
 TIMES: Final = frozenset({"time", "timestamp", "_timestamp", "wall_time", "wall time"})
 ODD: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
+AT_ONCE: Final = 500_000  # points in a frame of a journal, far from the most that it takes
+
 Row = tuple[str, int, float, float]  # metric, step, value, time
+
+
+class Table(dict[str, Part]):
+    """The points of a file by metric; `sums` is what it says beyond them, as a frame has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums: list[list[Any]] = []
 
 
 def write(curves: Mapping[str, "Curve"], path: Path) -> None:
@@ -54,7 +66,7 @@ def write_csv(curves: Mapping[str, "Curve"], file: TextIO) -> None:
 
 
 def as_json(curves: Mapping[str, "Curve"]) -> dict[str, Any]:
-    """Return metrics as JSON data: lists of steps, values and times by name, and the epochs.
+    """Return metrics as JSON data: lists of steps, values and times by name, epochs and summary.
 
     What JSON has no number for stands as the text NaN, Infinity or -Infinity.
     """
@@ -65,41 +77,97 @@ def as_json(curves: Mapping[str, "Curve"]) -> dict[str, Any]:
             "times": curve.times.tolist(),
         }
         | ({"epochs": _of_epochs(curve.epochs)} if curve.epochs is not None else {})
+        | ({"summary": _finite(curve.summary)} if curve.summary is not None else {})
         for name, curve in curves.items()
     }
 
 
-def read(path: Path, now: float) -> dict[str, Part]:
+def read(path: Path, now: float) -> Table:
     """Return the points of a file by metric; those without a time have `now`.
 
     Raises NotFoundError for no file, InvalidInputError for what holds no metrics.
     """
     kind = _kind(path)
-    found: dict[str, Part] = {}
+    found = Table()
     with _explained(path):
-        if kind == ".json":
-            rows = _json_rows(json.loads(path.read_text("utf-8")), now)
-        elif kind == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = iter(list(_table_rows(csv.DictReader(file), now)))
-        else:
-            rows = _table_rows(_parquet().read_table(path).to_pylist(), now)
-        for name, step, value, time in rows:
+        told = json.loads(path.read_text("utf-8")) if kind == ".json" else None
+        for name, step, value, time in _rows(path, kind, told, now):
             part = found.get(name) or found.setdefault(checked(name), _empty())
             part["steps"].append(step)
             part["values"].append(value)
             part["times"].append(time)
+        if isinstance(told, dict):
+            found.sums = [row for name in found for row in _sums(name, told[name], found[name])]
     if not found:
-        raise InvalidInputError(f"{path} holds no metrics: it has columns {', '.join(HEAD)}")
+        columns = ", ".join(HEAD)
+        raise InvalidInputError(f"{path} holds no points: a table of metrics has columns {columns}")
     return found
 
 
-def frames(parts: Mapping[str, Part]) -> Iterator[dict[str, Any]]:
-    """Yield points as the frames of a journal, one for each metric."""
-    for name, part in parts.items():
-        frame = as_frame("points", {name: part}, [])
-        if frame is not None:
-            yield frame
+def frames(table: Table) -> Iterator[dict[str, Any]]:
+    """Yield points as the frames of a journal, each of one metric and of bounded size."""
+    for name, part in table.items():
+        sums = [row for row in table.sums if row[0] == name]
+        count = len(part["steps"])
+        for at in range(0, count, AT_ONCE):
+            piece = {key: column[at : at + AT_ONCE] for key, column in part.items()}
+            # What is said of all points stands with the last of them, and is of those and the rest.
+            last = [_behind(row, part, at) for row in sums] if at + AT_ONCE >= count else []
+            frame = as_frame("points", {name: piece}, last)
+            if frame is not None:
+                yield frame
+
+
+def _behind(row: list[Any], part: Part, at: int) -> list[Any]:
+    """Return what is known of points without those of other frames, which count by themselves."""
+    name, epoch, raw = row
+    if epoch is not None or not at:
+        return row
+    before = Aggregate()
+    before.observe_all(part["steps"][:at], part["values"][:at])
+    return [name, None, Aggregate.from_bytes(raw).rest(before).to_bytes()]
+
+
+def _rows(path: Path, kind: str, told: Any, now: float) -> Iterator[Row]:
+    if kind == ".json":
+        yield from _json_rows(told, now)
+    elif kind == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _table_rows(csv.DictReader(file), now)
+    else:
+        for batch in _parquet().ParquetFile(path).iter_batches():
+            yield from _table_rows(batch.to_pylist(), now)
+
+
+def _sums(name: str, curve: Mapping[str, Any], part: Part) -> Iterator[list[Any]]:
+    """Yield what is known of the epochs of a metric, and of all points where some were left out."""
+    epochs, summary = curve.get("epochs"), curve.get("summary")
+    if epochs is not None:
+        for place, number in enumerate(epochs["numbers"]):
+            told = {which: column[place] for which, column in epochs.items()}
+            yield from to_rows({(name, _whole(number)): _aggregate(told)})
+    if summary is not None and summary["count"] > len(part["steps"]):
+        first = {"first_step": part["steps"][0]}
+        yield from to_rows({(name, None): _aggregate({**first, **summary})})
+
+
+def _aggregate(told: Mapping[str, Any]) -> Aggregate:
+    """Return what is known of points, from what a file tells of them."""
+    found = Aggregate()
+    found.count = found.known = _whole(told["count"])
+    if found.count < 1:
+        raise ValueError("no points of which something is known")
+    found.first_step, found.last_step = _whole(told["first_step"]), _whole(told["last_step"])
+    found.last = _number(told["last"])
+    mean = math.nan if told["mean"] is None else _number(told["mean"])
+    if math.isnan(mean):
+        found.known = 0
+        return found
+    found.min, found.max = _number(told["min"]), _number(told["max"])
+    found.min_step = _whole(told.get("min_step", found.first_step))
+    found.max_step = _whole(told.get("max_step", found.first_step))
+    found.total = mean * found.known
+    return found
 
 
 def _table_rows(table: Iterable[Mapping[Any, Any]], now: float) -> Iterator[Row]:
@@ -154,6 +222,13 @@ def _whole(value: Any) -> int:
 
 def _number(value: Any) -> float:
     return ODD[value] if isinstance(value, str) and value in ODD else float(value)
+
+
+def _finite(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _plain([value])[0] if isinstance(value, float) else value
+        for name, value in told.items()
+    }
 
 
 def _plain(values: Sequence[float]) -> list[Any]:
@@ -218,5 +293,9 @@ def _explained(path: Path) -> Iterator[None]:
         raise NotFoundError("file", str(path)) from error
     except (UnsupportedError, NotFoundError):
         raise
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{path} holds no metrics: it is nested too deeply") from error
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise InvalidInputError(f"{path} holds no metrics: {error}") from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 WINDOW: Final = 60.0  # seconds over which the pace is taken
+GRAIN: Final = 0.25  # seconds between two looks that are kept, however often one looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Pace:
         looks = self._looks
         if looks and step < looks[-1][1]:
             looks.clear()
+        if len(looks) > 1 and now - looks[-2][0] < GRAIN:
+            looks.pop()
         if step >= 0:
             looks.append((now, step, samples))
         while len(looks) > 2 and now - looks[1][0] >= WINDOW:

@@ -44,6 +44,10 @@ class ModelWatch:
         self._looks = 0
         self._hook: Any = None
 
+    def same(self, other: "ModelWatch") -> bool:
+        """Say whether the other one watches the same model with the same optimizer."""
+        return self._model is other._model and self._optimizer is other._optimizer
+
     def begin(self) -> None:
         """Look by itself, where there is an optimizer to hang on to."""
         if self._optimizer is not None:

@@ -7,13 +7,17 @@ neither the training nor the watch. What they answer is not looked at, but for t
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.tracking.watching.events import Event
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 COMMAND_SECONDS: Final = 60.0
 WEBHOOK_SECONDS: Final = 10.0
@@ -34,12 +38,15 @@ class Notifier:
         self._told = False
         self._events: queue.Queue[Event | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def send(self, event: Event) -> None:
         """Send an event soon; without a command and an address this does nothing."""
         if not self._command and self._webhook is None:
             return
-        if self._thread is None and not self._begun():
+        with self._lock:
+            begun = self._thread is not None or self._begun()
+        if not begun:
             self._deliver(event)
             return
         try:
@@ -86,28 +93,45 @@ class Notifier:
             self._failed(f"the {what} {_why(error)}")
 
     def _execute(self, raw: bytes) -> None:
-        subprocess.run(
+        with subprocess.Popen(
             self._command,
-            input=raw,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "CAS_EVENT": raw.decode()},
-            timeout=COMMAND_SECONDS,
-            check=True,
-        )
+            start_new_session=True,  # Ctrl-C is not meant for it, and it can be ended as a whole
+        ) as process:
+            try:
+                process.communicate(raw, COMMAND_SECONDS)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, "command")
 
     def _call(self, raw: bytes) -> None:
-        from urllib.request import Request, urlopen
+        from urllib.request import Request
 
         headers = {"Content-Type": "application/json", "User-Agent": "cas"}
         request = Request(str(self._webhook), raw, headers)
-        with urlopen(request, timeout=WEBHOOK_SECONDS) as answer:
+        with _opener().open(request, timeout=WEBHOOK_SECONDS) as answer:
             answer.read(1)
 
     def _failed(self, why: str) -> None:
         if not self._told:
             self._told = True
             self._tell(f"warning: an event was not sent: {why}")
+
+
+def _opener() -> "OpenerDirector":
+    """Return what calls an address and no other: a redirect would lose the event on its way."""
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *given: Any) -> None:
+            """Return None: the answer is then an error as any other."""
+
+    return build_opener(Stay)
 
 
 def _why(error: Exception) -> str:
@@ -119,7 +143,9 @@ def _why(error: Exception) -> str:
         case subprocess.TimeoutExpired() | TimeoutError():
             return "took too long"
         case OSError() if isinstance(code, int):
-            return f"answered {code}"
+            return f"answered {code}" + (
+                ": give the address it leads to" if code // 100 == 3 else ""
+            )
         case OSError():
             return f"failed: {error.strerror or type(error).__name__}"
     return f"failed: {type(error).__name__}"

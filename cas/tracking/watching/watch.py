@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, no_such
 
 RULES: Final = ("not_finite", "jump", "patience", "gap", "stalled", "disk_full")
 
@@ -23,9 +23,10 @@ class Watch:
     - `disk_full`: the repository's disk will be full within so many seconds.
 
     Each time that a rule begins to hold it writes an event, and `command` is run and `webhook` is
-    called with it. `monitor` and `mode` say what to improve, the run's own by default. A rule named
-    in `checkpoint` asks for a checkpoint, one in `stop` for the end of training: see
-    `Run.should_checkpoint` and `Run.should_stop`.
+    called with it; one that comes again and again is told less and less often. `monitor` and `mode`
+    say what to improve, the run's own by default. A rule named in `checkpoint` asks for a
+    checkpoint, one in `stop` for the end of training: see `Run.should_checkpoint` and
+    `Run.should_stop`.
     """
 
     not_finite: bool = True
@@ -43,21 +44,21 @@ class Watch:
 
     def __post_init__(self) -> None:
         for name in ("jump", "patience", "gap", "stalled", "disk_full"):
-            limit = getattr(self, name)
-            if limit is not None and not _is_positive(limit):
-                raise InvalidInputError(f"watch: {name} is a number above 0, not {limit!r}")
+            _check_limit(name, getattr(self, name))
+        if type(self.not_finite) is not bool:
+            raise InvalidInputError(f"watch: not_finite is True or False, not {self.not_finite!r}")
+        for name in ("monitor", "webhook"):
+            text = getattr(self, name)
+            if text is not None and not isinstance(text, str):
+                raise InvalidInputError(f"watch: {name} is text, not a {type(text).__name__}")
         if self.mode not in {None, "min", "max"}:
             raise InvalidInputError(f"watch: mode is 'min' or 'max', not {self.mode!r}")
-        for action in ("checkpoint", "stop"):
-            for rule in getattr(self, action):
-                if rule not in RULES:
-                    known = ", ".join(RULES)
-                    raise InvalidInputError(f"watch: {action} takes {known}, not {rule!r}")
+        for name in ("checkpoint", "stop", "command"):
+            object.__setattr__(self, name, _words(name, getattr(self, name)))
+        _check_rules("checkpoint", self.checkpoint)
+        _check_rules("stop", self.stop)
         if self.webhook is not None and not self.webhook.startswith(("http://", "https://")):
             raise InvalidInputError("watch: webhook is an http:// or https:// address")
-
-
-NOTHING: Final = Watch(not_finite=False, disk_full=None)
 
 
 def as_watch(given: Watch | Mapping[str, Any] | bool | None) -> Watch:
@@ -76,29 +77,48 @@ def as_watch(given: Watch | Mapping[str, Any] | bool | None) -> Watch:
     names = [field.name for field in fields(Watch)]
     for name in given:
         if name not in names:
-            raise InvalidInputError(f"watch: no rule {name!r}; there are {', '.join(names)}")
+            raise no_such("watch: no rule", name, names)
     return Watch(**{name: _value(name, value) for name, value in given.items()})
 
 
 def _value(name: str, value: Any) -> Any:
     """Return a value of a mapping as `Watch` wants it."""
-    if name == "command" and isinstance(value, str):
-        return tuple(shlex.split(value))
-    if name in {"checkpoint", "stop", "command"}:
-        return _words(name, value)
     return None if value is False and name in RULES[1:] else value
 
 
 def _words(name: str, value: object) -> tuple[str, ...]:
-    words = [value] if isinstance(value, str) else value
-    if words is None:
+    if value is None:
         return ()
+    words: object = value
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value) if name == "command" else [value]
+        except ValueError as error:
+            raise InvalidInputError(f"watch: {name} cannot be read: {error}") from error
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
         raise InvalidInputError(f"watch: {name} is a list of words, not {value!r}")
     return tuple(words)
+
+
+def _check_limit(name: str, limit: Any) -> None:
+    if limit is None:
+        return
+    if not _is_positive(limit):
+        raise InvalidInputError(f"watch: {name} is a number above 0, not {limit!r}")
+    if name in {"patience", "gap"} and limit != int(limit):
+        raise InvalidInputError(f"watch: {name} is a whole number, not {limit!r}")
+
+
+def _check_rules(action: str, rules: tuple[str, ...]) -> None:
+    for rule in rules:
+        if rule not in RULES:
+            raise InvalidInputError(f"watch: {action} takes {', '.join(RULES)}, not {rule!r}")
 
 
 def _is_positive(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return value > 0 and math.isfinite(value)
+
+
+NOTHING: Final = Watch(not_finite=False, disk_full=None)

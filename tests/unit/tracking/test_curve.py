@@ -16,7 +16,7 @@ from cas.repo.transaction import Transaction, transact
 from cas.repo.trees.ingest import file_entry
 from cas.tracking import record
 from cas.tracking.journals.state import RunState
-from cas.tracking.numbers.curve import Curve, of_log, read_curves, read_system
+from cas.tracking.numbers.curve import Curve, listed, of_log, read_curves, read_system
 from cas.tracking.numbers.metrics import Mark, MetricLog
 from tests.support.builders import repository
 
@@ -40,6 +40,35 @@ def test_a_moving_average_is_the_mean_of_the_last_values(values: list[float], wi
         ]
         mean = math.fsum(known) / len(known) if known else math.nan
         assert found[place] == pytest.approx(mean, rel=1e-9, abs=1e-6, nan_ok=True)
+
+
+def test_what_is_infinite_leaves_a_moving_average_with_its_window() -> None:
+    inf = math.inf
+    found = curve([1.0, inf, 2.0, 4.0, -inf, inf, math.nan, 6.0]).moving_average(2).tolist()
+    assert found[:5] == [1.0, inf, inf, 3.0, -inf]
+    assert math.isnan(found[5])  # both
+    assert found[6:] == [inf, 6.0]
+    assert curve([inf]).moving_average(3).tolist() == [inf]
+    assert curve([1.0, inf, 1.0]).smoothed(0.5).tolist() == [1.0, inf, 1.0]
+
+
+def test_what_is_one_number_is_of_all_points_and_of_a_part_those_there() -> None:
+    log = MetricLog(every=10)
+    for step in range(25):
+        log.add({"loss": float(abs(step - 17)), "nan": math.nan}, step, 0.0)
+    one = of_log(log, "loss")
+    assert one.values.tolist() == [17.0, 7.0, 3.0]
+    assert (one.last, one.min, one.max, one.mean) == (7.0, 0.0, 17.0, 181 / 25)
+    assert (one.best("min"), one.best("max")) == ((17, 0.0), (0, 17.0))
+    part = one.between(0, 12)
+    assert (part.last, part.min, part.best("min"), part.mean) == (7.0, 7.0, (10, 7.0), 12.0)
+    bad = of_log(log, "nan")
+    assert (bad.mean, bad.min, bad.best()) == (None, None, None)
+
+
+def test_a_missing_metric_is_told_with_some_of_those_there() -> None:
+    assert listed([f"m{number}" for number in range(5000)]).endswith("m18, m19 and 4,980 more")
+    assert (listed(["a", "b"]), listed([])) == ("a, b", "none")
 
 
 @given(values=VALUES, mode=st.sampled_from(["min", "max"]))

@@ -81,6 +81,12 @@ def test_a_table_with_a_column_for_each_metric(tmp_path: Path) -> None:
         ("m.csv", "metric,step,value\n" + "x" * 300 + ",1,1\n"),
         ("m.json", "[3]"),
         ("m.json", "{"),
+        ("m.json", "[" * 100_000),
+        ("m.json", '{"a": {"steps": [1], "values": [1], "epochs": {"numbers": [0]}}}'),
+        (
+            "m.json",
+            '{"a": {"steps": [1], "values": [1], "epochs": {"numbers": [0], "count": [0]}}}',
+        ),
         ("m.json", '{"a": {"steps": [1], "values": []}}'),
         ("m.txt", ""),
     ],
@@ -102,3 +108,44 @@ def test_points_become_frames_of_a_journal(tmp_path: Path) -> None:
     log = MetricLog()
     log.replay(frames(read(tmp_path / "m.csv", 0.0)))
     assert log.summary()["loss"]["count"] == 5
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").mkdir()
+    with pytest.raises(InvalidInputError, match=r"cannot read .*directory"):
+        read(tmp_path / "m.csv", 0.0)
+
+
+@pytest.mark.parametrize("at_once", [4, 500_000])
+def test_json_brings_back_epochs_and_what_was_thinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("cas.tracking.numbers.exchange.AT_ONCE", at_once)
+    log, again = MetricLog(every=10), MetricLog()
+    for step in range(95):
+        log.add({"loss": abs(step - 57) / 7, "all": 1.0, "nan": math.nan}, step, 1.0, step // 20)
+    names = ("loss", "all", "nan")
+    write({name: of_log(log, name) for name in names}, tmp_path / "m.json")
+    again.replay(frames(read(tmp_path / "m.json", 0.0)))
+    for name in names:
+        one, other = of_log(log, name), of_log(again, name)
+        assert other.steps.tolist() == one.steps.tolist()
+        assert one.summary is not None
+        assert other.summary == pytest.approx(dict(one.summary), nan_ok=True)
+        assert one.epochs is not None
+        assert other.epochs is not None
+        for which in ("numbers", "count", "first_step", "last", "last_step", "max", "mean", "min"):
+            expected = getattr(one.epochs, which)
+            np.testing.assert_allclose(getattr(other.epochs, which), expected, rtol=1e-15)
+
+
+def test_points_of_a_large_file_are_frames_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cas.tracking.numbers.exchange.AT_ONCE", 2)
+    write(curves(), tmp_path / "m.csv")
+    found = list(frames(read(tmp_path / "m.csv", 0.0)))
+    assert [len(frame["steps"][0]) for frame in found] == [16, 16, 8, 8]
+    log = MetricLog()
+    log.replay(found)
+    assert log.points("loss")["steps"].tolist() == [0, 1, 1, 7, 2**60]

@@ -14,10 +14,11 @@ from cas.ids import Buffer
 from cas.tracking.ends.liveness import is_locked
 from cas.tracking.journals import feed as module
 from cas.tracking.journals import journalwriter
-from cas.tracking.journals.feed import create_journal
+from cas.tracking.journals.feed import create_journal, pieces
 from cas.tracking.journals.journal import ALIVE, read_journal
 from cas.tracking.journals.journalwriter import JournalWriter
 from cas.tracking.journals.state import RunState
+from cas.tracking.numbers.metrics import MetricLog
 from cas.tracking.run import Run
 from tests.support.builders import repository
 from tests.support.runs import eventually
@@ -219,3 +220,24 @@ def test_a_disk_that_keeps_failing_is_not_filled(
     ops.fail = False
     commit = run.finish()
     assert commit is not None
+
+
+def test_points_that_were_left_out_count_once_in_however_many_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cas.tracking.journals.feed.POINTS", 3)
+    log = MetricLog(every=2)
+    for step in range(17):
+        log.add({"m": step / 3, "n": -step / 7}, step, 0.0, step // 5)
+    frames = list(pieces(log.drain()))
+    assert max(len(frame["steps"][0]) // 8 for frame in frames if frame["steps"]) == 3
+    again = MetricLog()
+    again.replay(frames)
+    assert again.summary() == log.summary()
+    again.every = 2
+    for one in (log, again):
+        one.add({"m": 1.0}, 17, 0.0)
+    once_more = MetricLog()
+    again.drain()
+    once_more.replay(pieces(again.drained()))
+    assert once_more.summary() == log.summary()

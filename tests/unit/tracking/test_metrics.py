@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from array import array
-from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from cas.ids import BlobId, blob_id
 from cas.objects.manifest import Column, Series
 from cas.tracking.numbers.metrics import MetricLog
 from cas.tracking.numbers.monitor import monitor
+from cas.tracking.numbers.tap import Tap, in_order
 
 
 class Blobs(dict[BlobId, bytes]):
@@ -364,13 +365,112 @@ def test_many_threads_lose_nothing_and_share_no_step() -> None:
     assert again.summary()["a"]["count"] == log.summary()["a"]["count"] == 12_000
 
 
-def test_the_tap_gets_what_thinning_does_not_keep() -> None:
+def test_the_tap_gets_what_thinning_does_not_keep_in_order() -> None:
     log = MetricLog(every=100)
-    log.tap = deque(maxlen=3)
+    log.tap = Tap()
     for step in range(5):
-        log.add({"a": float(step)}, step, 0.0)
-    log.mark()
-    assert [(step, values[0]) for step, _, _, values in log.tap] == [(2, 2.0), (3, 3.0), (4, 4.0)]
+        log.add({"a": float(step)}, step, step + 0.0)
+        log.add({"b": float(step)}, step, step + 0.5)
+    log.take_in()
+    chunks = log.tap.take()
+    assert sum(chunk.size for chunk in chunks) == 30
+    assert list(in_order(chunks, 3)) == [("b", 3, 3.0), ("a", 4, 4.0), ("b", 4, 4.0)]
+    assert list(log.tap.take()) == []
+
+
+def test_a_tap_that_nobody_looks_at_stays_small() -> None:
+    log = MetricLog()
+    log.tap = Tap(30)
+    for step in range(40):
+        log.add({"a": 0.0}, step, 0.0)
+        log.take_in()
+    chunks = log.tap.take()
+    assert [chunk.steps[0] for chunk in chunks] == list(range(30, 40))
+
+
+def test_a_step_that_is_a_whole_float_is_taken() -> None:
+    log = MetricLog()
+    assert log.add({"a": 1.0}, 10.0, 0.0) == 10
+    assert log.add({"a": 1.0}, np.float32(11), 0.0) == 11
+    with pytest.raises(
+        InvalidInputError, match=r"not 10\.5; a fraction of an epoch goes into epoch="
+    ):
+        log.add({"a": 1.0}, 10.5, 0.0)
+
+
+def test_after_the_last_step_of_all_a_call_names_its_own() -> None:
+    log = MetricLog()
+    log.add({"a": 1.0}, 2**63 - 1, 0.0)
+    with pytest.raises(InvalidInputError, match="name the step"):
+        log.add({"a": 2.0}, None, 0.0)
+    log.add({"a": 3.0}, 5, 0.0)
+    assert list(log.points("a")["values"]) == [1.0, 3.0]
+
+
+def test_a_name_that_is_too_long_is_told_by_its_beginning() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        MetricLog().add({"a" * 10_000: 1.0}, None, 0.0)
+    assert "256 characters" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_metrics_are_given_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="numbers by name, not a list"):
+        MetricLog().add([("a", 1.0)], None, 0.0)  # type: ignore[arg-type]
+
+
+class Growing(dict[str, float]):
+    """A mapping that another thread changes while it is logged."""
+
+    def values(self) -> Any:
+        found = list(super().values())
+        self["late"] = 1.0
+        return found
+
+
+def test_metrics_that_change_meanwhile_harm_no_others() -> None:
+    log = MetricLog()
+    log.add({"a": 1.0}, 0, 0.0)
+    with pytest.raises(InvalidInputError, match="changed while"):
+        log.add(Growing(a=2.0), 1, 0.0)
+    log.add({"a": 3.0}, 2, 0.0)
+    assert list(log.points("a")["values"]) == [1.0, 3.0]
+
+
+def test_more_kinds_of_calls_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cas.tracking.numbers.intake.KEYS", 3)
+    log = MetricLog()
+    for step in range(40):
+        log.add({f"m{step % 7}": 1.0, "all": float(step)}, step, 0.0, step // 3)
+    assert list(log.points("all")["values"]) == [float(step) for step in range(40)]
+    assert len(log._keys) <= 3
+
+
+class Interrupted(array):  # type: ignore[type-arg]
+    """A column of times at which Ctrl-C arrives."""
+
+    def extend(self, more: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_while_points_are_taken_in_leaves_whole_points() -> None:
+    log = MetricLog()
+    log.add({"a": 1.0, "b": 1.0}, 0, 0.0)
+    log.take_in()
+    whole = log._histories["b"].times
+    log._histories["b"].times = Interrupted("d", whole)
+    log.add({"a": 2.0, "b": 2.0}, 1, 0.0)
+    log.add({"c": 2.0}, 1, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        log.take_in()
+    log._histories["b"].times = whole
+    log.add({"a": 3.0, "b": 3.0}, 2, 0.0)
+    again = MetricLog()
+    again.replay(filter(None, [log.drain()]))
+    assert list(again.points("a")["values"]) == [1.0, 2.0, 3.0]
+    assert list(again.points("b")["steps"]) == [0, 2]
+    assert list(again.points("b")["values"]) == [1.0, 3.0]
+    assert list(again.points("c")["values"]) == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -403,3 +503,44 @@ def test_what_the_user_monitors_counts() -> None:
 def test_metrics_load_without_numpy() -> None:
     code = "import cas.tracking.numbers.metrics, sys; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_points_are_left_out_from_when_it_is_said() -> None:
+    log = MetricLog()
+    for step in range(6):
+        log.add({"m": step / 3}, step, 0.0)
+        if step == 3:
+            log.drain()
+    log.every = 4
+    for step in range(6, 16):
+        log.add({"m": step / 3}, step, 0.0)
+    assert list(log.points("m")["steps"]) == [0, 1, 2, 3, 4, 5, 9, 13]
+    whole = log.summary()
+    again = MetricLog()
+    again.replay([frame for frame in [log.drained(), log.drain()] if frame])
+    assert again.summary() == whole
+    log.every = 1  # and all of them again
+    log.add({"m": 7.0}, 16, 0.0)
+    assert list(log.points("m")["steps"])[-2:] == [13, 16]
+    log.drain()
+    again = MetricLog()
+    again.replay([frame for frame in [log.drained()] if frame])
+    assert again.summary() == log.summary()
+    assert again.summary()["m"]["count"] == 17
+
+
+def test_sums_tell_a_new_log_what_the_old_one_knew() -> None:
+    log = MetricLog(every={"thin": 3})
+    for step in range(10):
+        log.add({"thin": step / 7, "all": step / 3}, step, 0.0, step // 4)
+    frame = log.drain()
+    assert frame is not None
+    again = MetricLog()
+    again.replay([{**frame, "sums": log.sums(None)}])
+    assert again.summary() == log.summary()
+    for name in ("thin", "all"):
+        known = [(epoch, one.to_bytes()) for epoch, one in log.by_epoch(name)]
+        assert [(epoch, one.to_bytes()) for epoch, one in again.by_epoch(name)] == known
+    mark = log.mark()
+    log.add({"all": 1.0}, 10, 0.0, 2)
+    assert [row[:2] for row in log.sums(mark)] == [["all", 2], ["thin", None]]

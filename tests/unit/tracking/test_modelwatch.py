@@ -108,6 +108,19 @@ def test_parameters_of_any_type_are_measured(here: Path, dtype: torch.dtype) -> 
     assert view.logged("grads/line.weight")[0].value().counts.sum() == 30
 
 
+def test_a_model_that_is_watched_again_is_looked_at_once(here: Path) -> None:
+    models = [torch.nn.Linear(3, 1) for _ in range(2)]
+    optimizer = torch.optim.SGD([*models[0].parameters(), *models[1].parameters()], lr=0.1)
+    with cas.track("a", name="x") as run:
+        run.watch_model(models[0], optimizer, every=1)
+        run.watch_model(models[0], optimizer, every=2)
+        run.watch_model(models[1], optimizer, every=5)
+        assert len(optimizer._optimizer_step_pre_hooks) == 2
+        for _ in range(4):
+            optimizer.step()
+    assert cas.open_run("a/x").metrics["param_norm"].steps.tolist() == [0, 0, 2]
+
+
 def test_the_watch_ends_with_the_run_and_its_errors_are_the_runs(here: Path) -> None:
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

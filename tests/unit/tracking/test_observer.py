@@ -173,6 +173,23 @@ def test_a_disk_that_fills_up_is_an_event(begun: Begin, monkeypatch: pytest.Monk
     assert eventually(lambda: events(run))[0]["kind"] == "disk_full"
 
 
+def test_points_that_grow_into_much_memory_are_told_once(
+    begun: Begin, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MANY_POINTS", 100)
+    thin, run = begun(log_every=10), begun()
+    for step in range(101):
+        thin.log_metrics({"loss": 1.0}, step)
+    for step in range(150):
+        run.log_metrics({"loss": 1.0}, step)
+    eventually(lambda: told)
+    for one in (thin, run):
+        finished(one)
+    assert [line.partition(":")[0] for line in told] == [
+        "150 points take 3.6 kB of memory until the run ends"
+    ]
+
+
 def test_a_command_gets_the_event(begun: Begin, here: Path) -> None:
     code = "import sys; open('event.json', 'w').write(sys.stdin.read())"
     run = begun(Watch(command=(sys.executable, "-c", code)))
@@ -187,9 +204,18 @@ class Hook(BaseHTTPRequestHandler):
 
     got: list[bytes]
 
+    def do_GET(self) -> None:
+        self.got.append(b"GET")
+        self.send_response(200)
+        self.end_headers()
+
     def do_POST(self) -> None:
         self.got.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(500 if self.path.startswith("/bad") else 200)
+        if self.path.startswith("/elsewhere"):
+            self.send_response(302)
+            self.send_header("Location", "/token")
+        else:
+            self.send_response(500 if self.path.startswith("/bad") else 200)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -213,6 +239,41 @@ def test_a_webhook_is_called(begun: Begin, hook: str) -> None:
     run.log_metrics({"loss": math.nan}, step=2)
     eventually(lambda: Hook.got)
     assert json.loads(Hook.got[0])["step"] == 2
+
+
+def test_a_webhook_that_leads_elsewhere_is_not_followed(
+    begun: Begin, hook: str, told: list[str]
+) -> None:
+    run = begun(Watch(webhook=f"{hook}/elsewhere"))
+    run.alert("one")
+    finished(run)
+    assert b"GET" not in Hook.got
+    assert len(Hook.got) == 1
+    assert told[-1] == (
+        "warning: an event was not sent: the webhook answered 302: give the address it leads to"
+    )
+
+
+def test_a_command_that_hangs_is_ended_with_all_it_has_begun(
+    begun: Begin, here: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cas.tracking.watching.notify.COMMAND_SECONDS", 0.5)
+    script = "sleep 60 & echo $! > pid; wait"
+    run = begun(Watch(command=("sh", "-c", script)))
+    run.alert("one")
+    finished(run)
+    assert told[-1] == "warning: an event was not sent: the command took too long"
+    status = Path(f"/proc/{(here / 'pid').read_text().strip()}/status")
+    eventually(lambda: not status.exists() or "State:\tZ" in status.read_text())
+
+
+def test_a_metric_that_is_bad_at_every_other_step_is_told_a_few_times(begun: Begin) -> None:
+    run = begun(Watch(stop="not_finite"))  # type: ignore[arg-type]
+    for step in range(1000):
+        run.log_metrics({"loss": math.nan if step % 2 else 1.0}, step=step)
+    eventually(lambda: run.should_stop)
+    finished(run)
+    assert len(events(run)) == 1
 
 
 @pytest.mark.parametrize("watch", ["webhook", "ends", "missing"])

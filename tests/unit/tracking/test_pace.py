@@ -46,3 +46,12 @@ def test_a_step_that_goes_back_starts_anew_and_the_end_is_the_end() -> None:
     assert told.step_seconds is None
     assert pace.look(3.0, 99, 0, 60).share == 1.0
     assert pace.look(4.0, 99, 0, 60).seconds_left == 0
+
+
+def test_looking_at_every_step_keeps_few_looks() -> None:
+    pace = Pace()
+    for step in range(10_000):
+        told = pace.look(step / 1000, step, 8 * step)
+    assert told.step_seconds == pytest.approx(0.001)
+    assert told.samples_per_second == pytest.approx(8000)
+    assert len(pace._looks) < 100
