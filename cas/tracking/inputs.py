@@ -26,6 +26,7 @@ from cas.tracking.captured.variables import REPRODUCTION_VARIABLE
 from cas.tracking.checkpoints.checkpoint import state_entry
 from cas.tracking.journals.state import text_or_bytes
 from cas.tracking.names import check_name, make_name
+from cas.tracking.privacy.secrets import scrub_text, valid_text
 
 DATA = b"data"
 
@@ -35,7 +36,8 @@ def dataset_name(data: object, name: str | None) -> str:
     if name is not None:
         return check_name(name, "dataset")
     if isinstance(data, str | os.PathLike):
-        return make_name(os.path.basename(os.path.abspath(_text(data))), "data")
+        base = os.path.basename(os.path.abspath(_text(data)))
+        return make_name(scrub_text(base)[0], "data")
     raise InvalidInputError("data that is not a path needs a name: track_dataset(data, name=…)")
 
 
@@ -78,11 +80,11 @@ def edge_attrs(
     """Return what the run's edge says of its input, where it stood included."""
     attrs: dict[str, Any] = {}
     if split is not None:
-        attrs["split"] = split
+        attrs["split"] = scrub_text(valid_text(str(split)))[0]
     if metadata:
         attrs["metadata"] = dict(metadata)
     if isinstance(data, str | os.PathLike):
-        attrs["at"] = text_or_bytes(place_in(Path(_text(data)), top))
+        attrs["at"] = text_or_bytes(scrub_text(place_in(Path(_text(data)), top))[0])
     return attrs
 
 

@@ -6,11 +6,13 @@ What is written passes the filter for secrets first. The commits of the run stay
 
 from collections.abc import Sequence
 
+from cas.errors import InvalidInputError
 from cas.ids import CommitId
 from cas.repo import annotations
 from cas.repo.annotations import Annotation, Change, check_label
 from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
+from cas.tracking.privacy.redaction import Redaction
 from cas.tracking.privacy.secrets import scrub_text, valid_text
 
 
@@ -21,7 +23,8 @@ def label(
 
     Raises InvalidInputError for what is no label, or a commit of no run.
     """
-    new, old = clean(add), clean(remove)
+    rules = rules_of(repo, id)
+    new, old = clean(add, rules), clean(remove, rules)
     return _of_commit(repo, id, lambda said: said.labelled(new, old), "label")
 
 
@@ -31,7 +34,8 @@ def note(repo: Repo, id: CommitId, text: str, *, append: bool = False) -> Annota
     With `append` the text goes below what was said before. Raises InvalidInputError for a text that
     is too long, or a commit of no run.
     """
-    return _of_commit(repo, id, lambda said: noted(said, text, append=append), "note")
+    told = cleaned(text, rules_of(repo, id))
+    return _of_commit(repo, id, lambda said: noted(said, told, append=append), "note")
 
 
 def _of_commit(repo: Repo, id: CommitId, how: Change, what: str) -> Annotation:
@@ -56,11 +60,31 @@ def changed(
 
 
 def noted(said: Annotation, text: str, *, append: bool) -> Annotation:
-    """Return what is said of a run with other notes, free of secrets."""
-    told = scrub_text(valid_text(str(text)))[0]
-    return said.noted(f"{said.notes}\n{told}" if append and said.notes else told)
+    """Return what is said of a run with other notes, which are `cleaned`."""
+    return said.noted(f"{said.notes}\n{text}" if append and said.notes else text)
 
 
-def clean(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return valid labels free of secrets; raise InvalidInputError."""
-    return tuple(check_label(scrub_text(valid_text(check_label(one)))[0]) for one in labels)
+def cleaned(text: str, rules: Redaction | None = None) -> str:
+    """Return notes as valid text free of secrets, by the rules in force or these."""
+    told = valid_text(str(text))
+    return scrub_text(told, rules)[0]
+
+
+def clean(labels: Sequence[str], rules: Redaction | None = None) -> tuple[str, ...]:
+    """Return valid labels free of secrets, by the rules in force or these.
+
+    Raises InvalidInputError.
+    """
+    return tuple(check_label(cleaned(check_label(one), rules)) for one in labels)
+
+
+def rules_of(repo: Repo, id: CommitId) -> Redaction | None:
+    """Return what a run's own config says of redaction: it holds after its end too."""
+    tree = repo.commit(id).tree
+    if repo.lookup(tree, b"config.json") is None:
+        return None
+    told = repo.document(tree, "config.json")
+    try:
+        return Redaction.of(told.get("redaction") if isinstance(told, dict) else None)
+    except InvalidInputError:
+        return None  # of another version: what is in force holds

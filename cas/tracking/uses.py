@@ -23,12 +23,14 @@ from cas.tracking.checkpoints.checkpoint import write_state
 from cas.tracking.guard import guarded
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.media.content import clean
+from cas.tracking.media.table import is_frame, prepare
 from cas.tracking.models import model_entry, write_model, write_tokenizer
 from cas.tracking.names import check_name, make_name
 from cas.tracking.shown.shows import Shows
 
 TOKENIZER: Final = "tokenizer"
 INPUT: Final = "input"
+PARENTS: Final = "parents"  # where the report says that an edge lacks something
 
 
 class Uses(Shows):
@@ -38,9 +40,9 @@ class Uses(Shows):
     def log_artifact(self, given: object, name: str | None = None) -> None:
         """Store an artifact: the file or directory at a path, or an object in memory.
 
-        In memory that is bytes, an open `io.StringIO` or `io.BytesIO`, plain data (as JSON), or
-        arrays and tensors, nested or not (as a state). What has no path needs a name. A text is a
-        path.
+        In memory that is bytes, an `io.StringIO` or `io.BytesIO`, what is left of a file open in
+        binary, plain data (as JSON), a frame (as Parquet), or arrays and tensors, nested or not (as
+        a state). What has no path needs a name. A text is a path.
         """
         if isinstance(given, str | os.PathLike):
             source = Path(os.path.abspath(os.fsdecode(given)))
@@ -48,7 +50,8 @@ class Uses(Shows):
         elif name is None:
             raise InvalidInputError("an artifact that is no file needs a name")
         else:
-            stored_as, write = name, _in_memory(given)
+            with self._telling(f"artifacts/{name}"):
+                stored_as, write = name, _in_memory(given)
         self._live.add_artifact(stored_as.strip("/"), write)
 
     @guarded
@@ -75,7 +78,8 @@ class Uses(Shows):
         Equal data is one commit for all runs; split, role and metadata stand on the edge.
         """
         known = dataset_name(data, name)
-        attrs = edge_attrs(data, self._live.top, split, as_params(metadata or {}))
+        with self._telling(PARENTS):
+            attrs = edge_attrs(data, self._live.top, split, as_params(metadata or {}))
         return self._live.add_input(
             f"dataset {known}", lambda tx: input_edge(tx, data, known, role, attrs)
         )
@@ -95,7 +99,8 @@ class Uses(Shows):
         Structure and the id of the weights are recorded, and with `weights` these themselves.
         """
         known = check_name(name, "model")
-        attrs = edge_attrs(None, self._live.top, None, as_params(metadata or {}))
+        with self._telling(PARENTS):
+            attrs = edge_attrs(None, self._live.top, None, as_params(metadata or {}))
         return self._live.add_input(
             f"model {known}",
             lambda tx: Parent(role, write_model(tx, model, known, weights=weights), "", attrs),
@@ -107,7 +112,8 @@ class Uses(Shows):
     ) -> CommitId:
         """Store a tokenizer as an input: what it saves of itself, its files, or a dict of words."""
         known = make_name(name or type(tokenizer).__name__, "tokenizer")
-        attrs = edge_attrs(tokenizer, self._live.top, None, {})
+        with self._telling(PARENTS):
+            attrs = edge_attrs(tokenizer, self._live.top, None, {})
         return self._live.add_input(
             f"tokenizer {known}",
             lambda tx: Parent(role, write_tokenizer(tx, tokenizer, known), "", attrs),
@@ -173,6 +179,10 @@ def _in_memory(given: object) -> Callable[[Transaction], Entry]:
         given = clean(given.getvalue()).encode()
     if isinstance(given, io.BytesIO):
         given = given.getvalue()
+    if isinstance(given, io.BufferedReader):
+        given = given.read()
+    if is_frame(given):
+        given = prepare(given).encode().value
     if isinstance(given, bytes | bytearray | memoryview):
         data = bytes(given)
         return lambda tx: ingest.file_entry(tx.writer, b"artifact", data)

@@ -30,7 +30,7 @@ from cas.tracking.checkpoints import rng
 from cas.tracking.checkpoints.checkpoint import read_state
 from cas.tracking.inputs import place_in
 from cas.tracking.privacy import redacted
-from cas.tracking.privacy.secrets import scrub_params, scrub_text, valid_text
+from cas.tracking.privacy.secrets import Taken, scrub_params, scrub_text, valid_text
 from cas.tracking.record import Items, captured_items
 
 # What a reproduction takes from the original: it is what runs, laid out without its git.
@@ -52,6 +52,7 @@ class Start:
     parents: Sequence[Parent] = ()
     command: Mapping[str, Any] | None = None
     retention: Keep | None = None
+    strategy: Mapping[str, Any] = field(default_factory=dict)  # when to save, where it says so
     resume: str = "never"
     config: Mapping[str, Any] | None = None  # in effect, as `cas.tracking.settings.config` has it
     capture: Capture = EVERYTHING
@@ -64,23 +65,32 @@ def documents(start: Start, source: Source, cwd: Path, ordinal: int) -> dict[str
     # A program may be started outside its code: seen from there, its paths begin with `..`.
     started |= {"cwd": source.cwd or place_in(cwd, source.top), "ordinal": ordinal}
     policy = {} if start.retention is None else {"retention.json": as_words(start.retention)}
-    return policy | {
-        "environment.json": environment(frameworks.loaded(), parts, source.top),
-        "seeds.json": parts.mark({"seed": start.seed}, "rng"),
-        "command.json": parts.mark(started, "command"),
-        "source.json": parts.mark(source.info | {"left_out": len(source.left_out)}, "code", "git"),
-        "host.json": host(parts)
+    saves = {"strategy.json": as_params(start.strategy)} if start.strategy else {}
+    return (
+        policy
+        | saves
         | {
-            "top": str(source.top),
-            "left_out": [*map(str, source.left_out)],
-            "problems": [*source.problems],
-        },
-        "notes.json": {
-            "labels": [_clean(label) for label in start.labels],
-            "group": None if start.group is None else _clean(start.group),
-            "notes": _clean(start.notes),
-        },
-    }
+            "environment.json": environment(frameworks.loaded(), parts, source.top),
+            "seeds.json": parts.mark({"seed": start.seed}, "rng"),
+            "command.json": parts.mark(started, "command"),
+            "source.json": parts.mark(
+                source.info | {"left_out": len(source.left_out)}, "code", "git"
+            ),
+            "host.json": as_params(
+                host(parts)
+                | {
+                    "top": str(source.top),
+                    "left_out": [*map(str, source.left_out)],
+                    "problems": [*source.problems],
+                }
+            ),
+            "notes.json": {
+                "labels": [_clean(label) for label in start.labels],
+                "group": None if start.group is None else _clean(start.group),
+                "notes": _clean(start.notes),
+            },
+        }
+    )
 
 
 def as_params(params: object) -> dict[str, Any]:
@@ -144,15 +154,16 @@ def code(
     if again is not None:
         before = captured_items(repo, again.tree)
         return {name: before[name] for name in SAME if name in before}
-    if not was_captured(known.get("source.json"), "code"):
-        return {}
-    with open_statcache(repo) as known_files:
-        files = CodeFiles(tx.writer, known_files)
-        files.store(source)
-        known_files.save()
-    code = ingest.nest(tx.writer, files.entries)
-    items = {"code": Entry(b"code", EntryKind.TREE, code.id, code.size, ingest.FOLDER_MODE)}
-    if told := redacted.report(files.taken, known):
+    items: Items = {}
+    taken: Mapping[bytes, Sequence[Taken]] = {}
+    if was_captured(known.get("source.json"), "code"):
+        with open_statcache(repo) as known_files:
+            files = CodeFiles(tx.writer, known_files)
+            files.store(source)
+            known_files.save()
+        code, taken = ingest.nest(tx.writer, files.entries), files.taken
+        items["code"] = Entry(b"code", EntryKind.TREE, code.id, code.size, ingest.FOLDER_MODE)
+    if told := redacted.report(taken, known):
         name = redacted.DOCUMENT
         items[name] = ingest.file_entry(tx.writer, name.encode(), document(told))
     return items

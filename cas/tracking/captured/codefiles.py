@@ -22,10 +22,10 @@ from cas.repo.trees import ingest
 from cas.repo.trees.statcache import NO_ID, Notes, StatCache, file_row, key_of, parts
 from cas.store.writer import ObjectWriter
 from cas.tracking.captured.source import LINK, Source, SourceFile, read_clean
-from cas.tracking.privacy import personal, redaction, secretforms, secretnames, secrets
+from cas.tracking.privacy import noting, personal, redaction, secretforms, secretnames, secrets
 from cas.tracking.privacy.secrets import Taken
 
-FILTER: Final = (secrets, secretforms, secretnames, personal, redaction)
+FILTER: Final = (secrets, secretforms, secretnames, personal, redaction, noting)
 
 
 class CodeFiles:
@@ -57,7 +57,7 @@ class CodeFiles:
 
     def _link(self, file: SourceFile) -> None:
         try:
-            self.entries.append((file.path, ingest.add(self._writer, file.absolute)))
+            self.entries.append((file.path, ingest.add(self._writer, Path(file.absolute))))
         except (CasError, OSError):
             return  # capture never fails a run
 

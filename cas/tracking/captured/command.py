@@ -16,15 +16,20 @@ _WITH_VALUE: Final = "XW"
 def command() -> dict[str, Any]:
     """Return kind, interpreter options and arguments of this process, free of secrets.
 
-    `kind` is script, module, inline (`python -c`), notebook or interactive. `argv` starts with the
-    script (relative to the current folder), the module or the code; it is empty for the last two.
+    `kind` is script, module, inline (`python -c`), notebook, interactive or frozen. `argv` starts
+    with the script (relative to the current folder), the module, the code or the program; it is
+    empty for a notebook and an interactive interpreter.
     """
+    if getattr(sys, "frozen", False):  # a program that brings its interpreter along
+        argv = scrub_argv([_script(sys.executable), *sys.argv[1:]])
+        return {"kind": "frozen", "python": [], "argv": argv}
     options, kind, argv = parse(sys.orig_argv)
+    clean = scrub_argv(options)
     if kind == "interactive" or shell():
-        return {"kind": "notebook" if _notebook() else "interactive", "python": options, "argv": []}
+        return {"kind": "notebook" if _notebook() else "interactive", "python": clean, "argv": []}
     if kind == "script":
         argv = [_script(argv[0]), *argv[1:]]
-    started: dict[str, Any] = {"kind": kind, "python": options, "argv": scrub_argv(argv)}
+    started: dict[str, Any] = {"kind": kind, "python": clean, "argv": scrub_argv(argv)}
     if kind == "module":
         started["module"] = argv[0]
     return started

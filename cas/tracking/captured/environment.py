@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from cas.tracking.captured.hardware import job_variables
+from cas.tracking.captured.hardware import MAX_VALUE, job_variables
 from cas.tracking.captured.installed import lock_files, tried
 from cas.tracking.captured.parts import EVERYTHING, Capture
 
@@ -30,7 +30,6 @@ VARIABLES: Final = frozenset(
 )
 VARIABLE_PREFIXES: Final = ("NCCL_", "TORCH_", "PYTORCH_", "JAX_", "TF_", "LC_")
 VARIABLE_ENDINGS: Final = ("_NUM_THREADS",)
-MAX_VALUE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +101,12 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     from cas.tracking.privacy.secrets import scrub_params, valid_text
 
     allowed = {
-        name: valid_text(value[:MAX_VALUE])
+        name: valid_text(value)
         for name, value in sorted(environ.items())
         if _is_captured(name) and not value.startswith(("/", "~"))
     }
-    return {name: str(value) for name, value in scrub_params(allowed).items()}
+    # Cut once nothing is in it any more: half of a secret has no form that is known.
+    return {name: str(value)[:MAX_VALUE] for name, value in scrub_params(allowed).items()}
 
 
 def user() -> str:

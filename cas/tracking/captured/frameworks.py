@@ -43,13 +43,22 @@ def adapters() -> list[Any]:
     return [found.ADAPTER for found in loaded()]
 
 
+def processes() -> tuple[int, int] | None:
+    """Return this process's number in a group that its program has made, and the size of that."""
+    made = (found.processes() for found in loaded())
+    return next((one for one in made if one is not None), None)
+
+
 def staging(nbytes: int) -> Memory:
     """Return writable bytes of any content to copy tensors into; raise MemoryError."""
     for found in loaded():
         pinned: Memory | None = found.staging(nbytes)
         if pinned is not None:
             return pinned
-    return memory(nbytes)
+    try:
+        return memory(nbytes)
+    except UnsupportedError as error:
+        raise MemoryError(str(error)) from error
 
 
 def needed(state: State) -> list[Any]:

@@ -12,6 +12,7 @@ from cas.tracking.captured.installed import tried
 
 _NVIDIA: Final = Path("/proc/driver/nvidia")
 _NVIDIA_SMI_SECONDS: Final = 2
+MAX_VALUE: Final = 4096  # characters of a variable
 _MARKS: Final = ("/.dockerenv", "/run/.containerenv")
 # What a cluster says of a job: it differs between equal runs.
 JOB_PREFIXES: Final = ("SLURM_", "PBS_", "LSB_", "SGE_")
@@ -47,11 +48,11 @@ def job_variables(environ: Mapping[str, str]) -> dict[str, str]:
     from cas.tracking.privacy.secrets import scrub_params, valid_text
 
     told = {
-        name: valid_text(value[:4096])
+        name: valid_text(value)
         for name, value in sorted(environ.items())
         if name in JOB_VARIABLES or name.startswith(JOB_PREFIXES)
     }
-    return {name: str(value) for name, value in scrub_params(told).items()}
+    return {name: str(value)[:MAX_VALUE] for name, value in scrub_params(told).items()}
 
 
 def _cpu() -> str | None:

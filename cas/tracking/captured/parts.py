@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, no_such
 
 VARIABLE: Final = "CAS_CAPTURE"
 NOT_CAPTURED: Final = "not_captured"  # the key under which a record names what was switched off
@@ -85,7 +85,7 @@ def was_captured(document: object, part: str) -> bool:
 def _known(name: str) -> str:
     names = [field.name for field in fields(Capture)]
     if name not in names:
-        raise InvalidInputError(f"capture: no part {name!r}; there are {', '.join(names)}")
+        raise no_such("capture: no part", name, names)
     return name
 
 

@@ -16,10 +16,12 @@ from typing import Any, Final
 
 from cas.errors import NotFoundError
 from cas.tracking.captured import gitstate
+from cas.tracking.captured.gitprogram import Git
 from cas.tracking.captured.gitstate import GitState
 from cas.tracking.captured.installed import tried
+from cas.tracking.privacy.redaction import in_force
 from cas.tracking.privacy.secretfiles import is_secret_file
-from cas.tracking.privacy.secrets import Taken, scrub_file, scrub_text, valid_text
+from cas.tracking.privacy.secrets import Taken, find, scrub_file, scrub_text, valid_text
 
 FILE: Final = "file"
 LINK: Final = "link"
@@ -34,6 +36,7 @@ NAMES: Final = frozenset({"makefile", "dockerfile", "pipfile", "snakefile", "jus
 SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 MAX_FILE: Final = 10 * 1024 * 1024
 MAX_LISTED: Final = 1000
+SECRET_NAME: Final = "a secret stands in its name, or in where it leads"
 _METADATA: Final = frozenset({b".git", b".cas"})
 
 
@@ -55,7 +58,7 @@ class SourceFile:
     """One captured file or link; `path` is relative to the top, with `/`."""
 
     path: bytes
-    absolute: Path
+    absolute: str | Path  # as text for most: thousands of paths take a while to make
     kind: str
     mode: int
     size: int
@@ -70,7 +73,7 @@ class LeftOut:
     size: int | None = None
 
     def __str__(self) -> str:
-        name = valid_text(os.fsdecode(self.path))
+        name = scrub_text(valid_text(os.fsdecode(self.path)))[0]
         size = "" if self.size is None else f" ({self.size} bytes)"
         return f"{name}{size}: {self.reason}" if name else self.reason
 
@@ -90,6 +93,14 @@ class Source:
         """Return the same without what git says of it."""
         kept = {key: value for key, value in self.info.items() if key not in {"git", "submodules"}}
         return replace(self, info=kept)
+
+    def without(self, places: Iterable[Path]) -> "Source":
+        """Return the same without the files at and below these places."""
+        top = os.path.realpath(self.top)
+        gone = [os.fsencode(os.path.relpath(os.path.realpath(place), top)) for place in places]
+        below = tuple(path + b"/" for path in gone)
+        kept = [it for it in self.files if it.path not in gone and not it.path.startswith(below)]
+        return replace(self, files=tuple(kept))
 
 
 def capture_source(
@@ -129,8 +140,9 @@ def _capture(entry: Path | None, cwd: Path, limits: Limits, *, program: bool) ->
     places = dict.fromkeys([entry.parent, cwd] if entry else [cwd])
     problems: list[str] = []
     known: dict[str, Any] = {}
+    git = Git()
     for place in places:
-        state = gitstate.read(place)
+        state = gitstate.read(place, git)
         problems.extend(state.problems)
         known = known or state.info
         if state.top is not None:
@@ -146,6 +158,7 @@ def _capture(entry: Path | None, cwd: Path, limits: Limits, *, program: bool) ->
 
 def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
     nested = [LeftOut(path, "a repository of its own") for path in state.nested]
+    nested += [LeftOut(path, "a submodule whose files are not there") for path in state.empty]
     paths, cut = _bounded(state.paths, limits)
     files, left_out = _select(_described(top, paths), limits)
     info = {"git": state.info, "submodules": state.submodules}
@@ -155,10 +168,11 @@ def _from_git(state: GitState, top: Path, limits: Limits) -> Source:
 def _from_folder(folder: Path, entry: Path | None, limits: Limits, git: dict[str, Any]) -> Source:
     """Return the code of a folder, with what is known of git although it could not be asked."""
     paths, cut = _bounded(list(_walk(folder, limits.visited)), limits)
+    own = None if entry is None else str(entry)
     chosen = [
         file
         for file in _described(folder, paths)
-        if file.absolute == entry or _is_code(file.path, file.size, limits)
+        if file.absolute == own or _is_code(file.path, file.size, limits)
     ]
     files, left_out = _select(chosen, limits)
     return Source(folder, None, files, _listed([*left_out, *cut]), {"git": git})
@@ -193,9 +207,12 @@ def _select(
     chosen: list[SourceFile] = []
     left_out: list[LeftOut] = []
     room = limits.total_bytes
+    files = list(files)
+    telling = _telling(files)
     # Code first: when the room ends, it is data that is left out.
     for file in sorted(files, key=lambda file: (_ending(file.path) not in CODE, file.path)):
-        reason = _reason(file, len(chosen), room, limits)
+        reason = SECRET_NAME if file.path in telling else ""
+        reason = reason or _reason(file, len(chosen), room, limits)
         if reason:
             left_out.append(LeftOut(file.path, reason, file.size))
         else:
@@ -203,6 +220,21 @@ def _select(
             room -= file.size
     chosen.sort(key=lambda file: file.path)
     return tuple(chosen), left_out
+
+
+def _telling(files: Sequence[SourceFile]) -> frozenset[bytes]:
+    """Return the paths of files that have a secret in their names, and of links that lead to one.
+
+    A name cannot be changed without changing the code, so that these are left out.
+    """
+    rules = replace(in_force(), pii=())  # a folder may be called like a person
+    names = {file.path: os.fsdecode(file.path) for file in files}
+    for file in files:
+        if file.kind == LINK:
+            names[file.path] += f"\n{tried(lambda at=file.absolute: os.readlink(at)) or ''}"  # type: ignore[misc]
+    if not find("\n".join(names.values()), rules):  # one look costs little
+        return frozenset()
+    return frozenset(path for path, name in names.items() if find(name, rules))
 
 
 def _reason(file: SourceFile, count: int, room: int, limits: Limits) -> str:
@@ -228,7 +260,7 @@ def _described(top: Path, paths: Iterable[bytes]) -> Iterator[SourceFile]:
             status = os.lstat(absolute)
         except OSError:
             continue
-        place = Path(os.fsdecode(absolute))
+        place = os.fsdecode(absolute)
         if stat.S_ISREG(status.st_mode):
             # As git does: the other bits are the umask's, and differ between equal runs.
             mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644

@@ -11,16 +11,17 @@ from typing import Final
 from cas.tracking.privacy.redaction import CARD, EMAIL, IBAN, PHONE
 
 _EMAIL: Final = re.compile(
-    r"(?<![\w.+\-])[\w.+\-]{1,64}@(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w\-])"
+    r"(?<![\w.+\-])(?!git@)[\w.+\-]{1,64}@(?:[^\W_](?:[\w\-]{0,62})\.){1,8}[^\W\d_]{2,24}(?![\w\-])"
 )
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,40}")
 _CARD: Final = re.compile(r"(?<![\w.\-])[2-6]\d{3}(?:[ \-]?\d){8,15}(?![\w\-]|\.\d)")
 # With a country code, with the area in brackets, or where a word says so.
 _PHONE: Final = re.compile(
-    r"(?<![\w.+])(?:\+|00)[1-9](?:[ .\-/]?\(?\d\)?){6,14}(?![\w\-])"
+    r"(?<![\w.+])(?:\+|00)[1-9](?!\.)(?:[ .\-/]?\(?\d\)?){6,14}(?![\w\-])"
     r"|(?<![\w.])\(\d{2,5}\)[ \-]?\d{3,4}[ \-]\d{3,4}(?![\w\-])"
-    r"|(?<![\w.\-])\d{3}-\d{3}-\d{4}(?![\w\-])"
-    r"|(?<=(?:phone|obile)[: =])[ \"']{0,3}\+?\d(?:[ .\-/]?\(?\d\)?){6,14}(?![\w\-])",
+    r"|(?<![\w.\-])(?:1-)?[2-9]\d\d-\d{3}-\d{4}(?![\w\-])"
+    r"|(?:phone|mobile?|telefon|\btel|\bfax)[.: =]{1,2}[ \"']{0,3}"
+    r"([+(]?\d(?:[ .\-/]{0,2}\(?\d\)?){6,14})(?![\w\-])",
     re.IGNORECASE,
 )
 _IBAN_LENGTHS: Final = range(15, 35)
@@ -38,7 +39,8 @@ def personal_data(text: str, kinds: Set[str]) -> Iterator[tuple[int, int, str]]:
         found = _CARD.finditer(text)
         yield from ((*match.span(), CARD) for match in found if has_card_check(match.group()))
     if PHONE in kinds:
-        yield from ((*match.span(), PHONE) for match in _PHONE.finditer(text))
+        found = _PHONE.finditer(text)
+        yield from ((*match.span(match.lastindex or 0), PHONE) for match in found)
 
 
 def has_iban_check(text: str) -> bool:

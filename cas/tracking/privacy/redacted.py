@@ -19,7 +19,8 @@ from cas.objects.kind import Kind
 from cas.objects.tree import Entry
 from cas.repo.transaction import Transaction
 from cas.repo.trees import ingest
-from cas.tracking.privacy.secrets import NAMED, REMOVED, Taken, changed, valid_text
+from cas.tracking.privacy.secretnames import is_secret_name
+from cas.tracking.privacy.secrets import NAMED, REMOVED, UNKNOWN, Taken, changed, valid_text
 
 DOCUMENT: Final = "redacted.json"
 COMMAND: Final = "command.json"
@@ -64,20 +65,29 @@ def report(
     command = documents.get(COMMAND)
     argv = command.get("argv", ()) if isinstance(command, Mapping) else ()
     for place, variable in _arguments(argv, variables):
-        told.append({"where": COMMAND, "place": place, "kind": NAMED, "variable": variable})
+        kind = _kind_of(variable)
+        told.append({"where": COMMAND, "place": place, "kind": kind, "variable": variable})
     for name, value in sorted(documents.items()):
         hidden = {"argv", "params"} if name == COMMAND else set()
         told += [
-            {"where": name, "kind": NAMED, "key": key} for key in _keys(value, hidden=hidden) if key
+            {"where": name, "kind": _kind_of(key), "key": key}
+            for key in _keys(value, hidden=hidden)
+            if key
         ]
     return {"taken": told} if told else {}
 
 
 def at_the_end(
-    tx: Transaction, captured: Mapping[str, Entry], taken: Mapping[str, Sequence[Taken]]
+    tx: Transaction,
+    captured: Mapping[str, Entry],
+    taken: Mapping[str, Sequence[Taken]],
+    counted: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Entry]:
-    """Return the report that a run ends with: what was captured, and what was taken out since."""
-    if not any(taken.values()):
+    """Return the report that a run ends with: what was captured, and what was taken out since.
+
+    Of some places all that is missing is known, of others how much of each kind.
+    """
+    if not any(taken.values()) and not counted:
         return {}
     before = captured.get(DOCUMENT)
     told: Any = {} if before is None else read_document(tx.repo.store.read(Kind.BLOB, before.id))
@@ -87,7 +97,22 @@ def at_the_end(
         known += listed[:MOST]
         if len(listed) > MOST:
             known.append({"where": where, "more": len(listed) - MOST})
-    return {DOCUMENT: ingest.file_entry(tx.writer, DOCUMENT.encode(), document({"taken": known}))}
+    for where, kinds in sorted(counted.items()):
+        known += [{"where": where, "kind": kind, "count": n} for kind, n in sorted(kinds.items())]
+    text = document({"taken": known})
+    return {DOCUMENT: ingest.file_entry(tx.writer, DOCUMENT.encode(), text)}
+
+
+def by_place(told: object) -> dict[str, int]:
+    """Return how much was taken out at each place of a report; what makes no sense is nothing."""
+    taken = told.get("taken") if isinstance(told, dict) else None
+    places: dict[str, int] = {}
+    for one in taken if isinstance(taken, list) else ():
+        where = one.get("where") if isinstance(one, dict) else None
+        count = one.get("count", one.get("more", 1)) if isinstance(where, str) else None
+        if isinstance(where, str) and isinstance(count, int):
+            places[where] = places.get(where, 0) + count
+    return places
 
 
 def is_exact(told: object) -> bool:
@@ -136,6 +161,11 @@ def given_argv(
         argument.replace(REMOVED, next(given, REMOVED)) if REMOVED in argument else argument
         for argument in argv
     ]
+
+
+def _kind_of(key: str) -> str:
+    """Return why a value went that stood under a name, as far as the name tells it."""
+    return NAMED if is_secret_name(re.sub(r"(?:\[\d+\])+\Z", "", key)) else UNKNOWN
 
 
 class _Variables:

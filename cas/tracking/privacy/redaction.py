@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, no_such
 
 # Kinds of personal data that are taken out on request.
 EMAIL: Final = "email"
@@ -36,8 +36,7 @@ class Redaction:
     def __post_init__(self) -> None:
         for kind in self.pii:
             if kind not in PERSONAL:
-                known = ", ".join(PERSONAL)
-                raise InvalidInputError(f"redaction.pii: no kind {kind!r}; there are {known}")
+                raise no_such("redaction.pii: no kind", kind, PERSONAL)
         for pattern in self.allow:
             try:
                 re.compile(pattern)
@@ -56,7 +55,7 @@ class Redaction:
         told = dict(given or {})
         for key in told:
             if key not in _KEYS:
-                raise InvalidInputError(f"redaction: no key {key!r}; there are {', '.join(_KEYS)}")
+                raise no_such("redaction: no key", key, _KEYS)
         if isinstance(told.get("pii"), bool):
             told["pii"] = PERSONAL if told["pii"] else ()
         return cls(**{key: _texts(key, value) for key, value in told.items()})

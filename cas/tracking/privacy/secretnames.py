@@ -29,7 +29,7 @@ ASSIGNED: Final = re.compile(
     rf"(?P<name>{_STRONG}|token|auth(?:orization)?)(?:[_\-]?(?:key|value|\d{{1,2}}))?"
     r"(?:\\?[\"']?\]?\s{0,16}(?::\s{0,4}[A-Za-z][\w.| \[\]]{0,40}=|[:=]=?>?)|\\?[\"'],)\s{0,16}"
     r"(?:[rbuRBU]?\\?(?P<quote>[\"'])(?P<quoted>[^\"'\s<>{}\\]{8,512})(?=\\?(?P=quote))"
-    r"|(?P<bare>[A-Za-z0-9+/=_\-]{20,512})(?=[\s\"',;}\])\\]|\Z))",
+    r"|(?P<bare>[A-Za-z0-9+/=_\-]{20,512})(?=[\s\"',;}\])\\<&|`]|\Z))",
     re.IGNORECASE,
 )
 OPTION: Final = re.compile(

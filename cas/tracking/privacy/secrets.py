@@ -15,12 +15,14 @@ from typing import Final
 
 from cas.tracking.privacy import secretforms as forms
 from cas.tracking.privacy import secretnames as names
+from cas.tracking.privacy.noting import note
 from cas.tracking.privacy.personal import personal_data
 from cas.tracking.privacy.redaction import MARKS, Redaction, in_force
 
 REMOVED: Final = names.REMOVED
 NOT_TEXT: Final = b"\0"
 NAMED: Final = "value of a secret's name"
+UNKNOWN: Final = "secret"  # what nobody knows the kind of any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,22 @@ def replaced(text: str, found: Iterable[Found]) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def scrub_text(text: str) -> tuple[str, int]:
-    """Return the text with every secret replaced, and how many were; no line is added or lost."""
-    found = find(text)
+def scrub_text(text: str, rules: Redaction | None = None) -> tuple[str, int]:
+    """Return the text with every secret replaced, and how many were; no line is added or lost.
+
+    By the rules in force, or by these.
+    """
+    found = find(text, rules)
+    for one in found:
+        note(one.kind)
     return (replaced(text, found), len(found)) if found else (text, 0)
 
 
 def scrub_bytes(data: bytes) -> tuple[bytes, int]:
     """Return a text file's bytes with every secret replaced; what is not text stays as it is."""
     clean, found = scrub_file(data)
+    for one in found:
+        note(one.kind)
     return clean, len(found)
 
 
@@ -117,21 +126,27 @@ def scrub_pieces(
     read: Callable[[int], bytes],
     read_line: Callable[[int], bytes],
     size: int,
-    note: Callable[[Taken], None] = lambda _: None,
+    tell: Callable[[Taken], None] = lambda _: None,
 ) -> Iterator[bytes]:
-    """Yield a long text without secrets, in pieces of about `size` bytes; `note` what was in it.
+    """Yield a long text without secrets, in pieces of about `size` bytes; `tell` what was in it.
 
     A piece goes on to the end of a line, and of a private key, so that none is cut in two.
     """
     lines = 0
     while piece := read(size) + read_line(size):
-        while _is_cut(piece) and len(piece) < 4 * size and (more := read_line(size)):
+        while is_cut(piece) and len(piece) < 4 * size and (more := read_line(size)):
             piece += more
         clean, taken = scrub_file(piece)
         for one in taken:
-            note(replace(one, line=one.line + lines))
+            tell(replace(one, line=one.line + lines))
         lines += piece.count(b"\n")
         yield clean
+
+
+def is_cut(piece: bytes) -> bool:
+    """Say whether a piece of a text ends within a private key."""
+    begin = piece.rfind(b"-----BEGIN ")
+    return begin >= 0 and piece.find(b"-----END ", begin) < 0 and b"PRIVATE KEY" in piece[begin:]
 
 
 def scrub_argv(argv: Sequence[str]) -> list[str]:
@@ -140,14 +155,14 @@ def scrub_argv(argv: Sequence[str]) -> list[str]:
     option = ""  # the secret option whose value comes next
     for argument in argv:
         if option and not argument.startswith("--"):
-            clean.append(argument if names.is_harmless(option, argument) else REMOVED)
+            clean.append(_given(option, argument))
             option = ""
             continue
         name, equals, value = argument.partition("=")
         secret = names.is_secret_argument(name, value if equals else None)
         option = name if secret and not equals else ""
-        if secret and value and not names.is_harmless(name, value):
-            clean.append(f"{valid_text(name)}={REMOVED}")
+        if secret and value:
+            clean.append(f"{valid_text(name)}={_given(name, value)}")
         else:
             clean.append(valid_text(scrub_text(argument)[0]))
     # Some are secrets only beside the word before them, as in `wandb login KEY`.
@@ -302,9 +317,10 @@ def _places(text: str, word: str) -> Iterator[int]:
         at = text.find(word, at + len(word))
 
 
-def _is_cut(piece: bytes) -> bool:
-    begin = piece.rfind(b"-----BEGIN ")
-    return begin >= 0 and piece.find(b"-----END ", begin) < 0 and b"PRIVATE KEY" in piece[begin:]
+def _given(option: str, value: str) -> str:
+    """Return what a secret option is given, unless it is one."""
+    plain = names.is_harmless(option, value) or in_force().allows(value)
+    return valid_text(scrub_text(value)[0]) if plain else REMOVED
 
 
 def _scrub_together(argv: list[str]) -> list[str]:
@@ -346,8 +362,11 @@ def _value(value: object, name: str) -> object:
         return items if isinstance(value, list) else tuple(items)
     if value is None or isinstance(value, bool) or not (strong or isinstance(value, str)):
         return value
-    if strong:
-        return REMOVED if value not in ("", b"") else value
     text = str(value)
     weak = names.may_be_secret_name(name) and len(text) >= 16 and names.looks_random(text)
-    return REMOVED if weak else scrub_text(text)[0]
+    if not (strong or weak):
+        return scrub_text(text)[0]
+    if value in ("", b"", REMOVED) or in_force().allows(text):
+        return value
+    note(NAMED)
+    return REMOVED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.tracking.captured.command import parse, restart
+from cas.tracking.captured.command import command, parse, restart
 from cas.tracking.privacy.secrets import REMOVED
 
 SHOW = """
@@ -85,3 +85,11 @@ def test_inline_code_has_no_entry_point(tmp_path: Path) -> None:
     assert started["kind"] == "inline"
     assert restart(started, "py") == ["py", "-c", SHOW, "1"]
     assert (experiment, entry) == ("interactive", None)
+
+
+def test_options_of_the_interpreter_lose_their_secrets_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
+    monkeypatch.setattr("sys.orig_argv", ["python", "-X", f"pycache_prefix=/tmp/{token}", "t.py"])
+    assert command()["python"] == ["-X", "pycache_prefix=/tmp/[secret removed]"]

@@ -9,6 +9,7 @@ import pytest
 
 from cas.tracking.captured import environment as module
 from cas.tracking.captured.environment import environment, here, host, variables
+from cas.tracking.captured.hardware import MAX_VALUE, job_variables
 from cas.tracking.captured.parts import Capture
 from cas.tracking.privacy.secrets import REMOVED
 
@@ -125,3 +126,12 @@ def test_the_host_is_described_as_plain_data() -> None:
     assert found["host"] == here().host == os.uname().nodename
     assert found["python"] == sys.executable
     assert json.loads(json.dumps(found)) == found
+
+
+def test_no_half_of_a_secret_is_left_where_a_long_value_is_cut() -> None:
+    token = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
+    long = "x " * 2040 + token
+    for found in (variables({"NCCL_X": long}), job_variables({"SLURM_X": long})):
+        (value,) = found.values()
+        assert len(value) <= MAX_VALUE
+        assert token[:10] not in value

@@ -9,7 +9,8 @@ import pytest
 
 import cas
 from cas.errors import InvalidInputError, TrackingError
-from cas.tracking.inputs import dataset_name, place_in
+from cas.tracking.inputs import dataset_name, edge_attrs, place_in
+from cas.tracking.privacy.secrets import REMOVED
 from tests.support.builders import read_tree
 from tests.support.runs import only_run, opened, run, text
 
@@ -189,3 +190,11 @@ def test_an_input_has_the_id_that_b3sum_prints(here: Path) -> None:
 
     assert entry.id.hex() == blake3(b"1,2\n").hexdigest()
     assert run(here, "sh", "-c", "cat x.csv").stdout == "1,2\n"
+
+
+def test_a_path_or_split_with_a_secret_in_it_is_told_without_it(here: Path) -> None:
+    token = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
+    (here / token).mkdir()
+    (here / token / "a.csv").write_text("1")
+    assert edge_attrs(here / token, here, token, {}) == {"split": REMOVED, "at": REMOVED}
+    assert dataset_name(here / token, None) == "secret-removed"

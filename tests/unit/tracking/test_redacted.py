@@ -9,8 +9,10 @@ import pytest
 from cas.errors import RefusedError
 from cas.objects.document import document
 from cas.tracking import reproduce
+from cas.tracking.privacy.noting import noting
 from cas.tracking.privacy.redacted import (
     Missing,
+    by_place,
     give_back,
     given_argv,
     insist_on,
@@ -18,8 +20,20 @@ from cas.tracking.privacy.redacted import (
     missing,
     report,
 )
-from cas.tracking.privacy.secrets import REMOVED, scrub_file
-from tests.support.runs import cas, only_run, opened, python, text
+from cas.tracking.privacy.secrets import NAMED, REMOVED, UNKNOWN, scrub_file, scrub_text
+from tests.support.runs import (
+    CAS,
+    cas,
+    eventually,
+    everything,
+    killed,
+    only_run,
+    opened,
+    python,
+    script,
+    started,
+    text,
+)
 
 TOKEN = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
 HEX = "3f9a1c7e5b2d8064" + "a1b2c3d4e5f60718" + "9c8d7e6f"
@@ -166,3 +180,126 @@ def test_what_a_program_prints_and_dies_of_is_told_too(tmp_path: Path) -> None:
     assert isinstance(last, dict)
     assert last["taken"][99] == {"where": "log.txt", "line": 100, "kind": "GitHub token"}
     assert last["taken"][100:] == [{"where": "log.txt", "more": 50}]
+
+
+SAID = """
+from cas.errors import TrackingError
+T = os.environ["LATE"]
+with cas.track("x", name="a", seed=0) as run:
+    run.log_params({"opt": {"a": T}, "list": [T, T]})
+    run.add_metadata({"m": T})
+    run.add_label(T)
+    run.notes(f"by {T}")
+    run.alert("title", f"text {T}")
+    run.log_text("t", f"{T} {T}")
+    run.log_text("t", T, step=1)
+    run.log({"nested": {"text": T}})
+    run.log_table("frame", {"c": [T, "x"], "n": [1, 2]})
+    run.log_confusion_matrix("m", matrix=[[1]], labels=[T])
+    run.log_artifact({"k": T}, name="plain")
+    run.track_dataset({"x": [1.0]}, name="d", metadata={"m": T}, split=T)
+    run.log_text("clean", "nothing here")
+    if len(sys.argv) > 1:
+        time.sleep(1.5)
+        os.kill(os.getpid(), 9)
+"""
+TOLD = [
+    ("artifacts/plain", 1),
+    ("events.json", 1),
+    ("logged/confusion_matrix/m", 1),
+    ("logged/table/frame", 1),
+    ("logged/text/nested/text", 1),
+    ("logged/text/t", 3),
+    ("metadata.json", 1),
+    ("notes.json", 2),
+    ("params.json", 3),
+    ("parents", 2),
+]
+
+
+def test_what_is_said_while_it_runs_is_told_with_its_kind_and_how_often(tmp_path: Path) -> None:
+    script(tmp_path, SAID)
+    python(tmp_path, "train.py", env={"LATE": TOKEN})
+    repo = opened(tmp_path)
+    _, commit = only_run(repo)
+    told = repo.document(commit.tree, "redacted.json")
+    assert told == {
+        "taken": [{"where": where, "kind": "GitHub token", "count": n} for where, n in TOLD]
+    }
+    assert is_exact(told)
+    shown = cas(tmp_path, "show", "x/a").stdout
+    assert "redacted  1 in artifacts/plain, 1 in events.json" in shown
+    assert "not exact" not in shown
+
+
+def test_a_run_that_is_killed_tells_the_same(tmp_path: Path) -> None:
+    script(tmp_path, SAID)
+    python(tmp_path, "train.py", "die", env={"LATE": TOKEN}, code=-9)
+    cas(tmp_path, "recover")
+    repo = opened(tmp_path)
+    _, commit = only_run(repo)
+    assert by_place(repo.document(commit.tree, "redacted.json")) == dict(TOLD)
+    assert TOKEN.encode() not in everything(repo)
+
+
+def test_a_log_of_a_killed_run_tells_where(tmp_path: Path) -> None:
+    (tmp_path / "say.py").write_text(
+        "import os, time\nprint(os.environ['LATE'], flush=True)\nopen('ready', 'w')\n"
+        "time.sleep(60)\n"
+    )
+    child = started(tmp_path, CAS, "run", "--", sys.executable, "say.py", LATE=TOKEN)
+    eventually((tmp_path / "ready").exists)
+    logs = (opened(tmp_path).path / "journals").glob("*.log")
+    log = next(iter(logs))
+    eventually(lambda: log.read_text() == f"{REMOVED}\n", "the line")
+    killed(child)
+    cas(tmp_path, "recover")
+    repo = opened(tmp_path)
+    _, commit = only_run(repo)
+    told = repo.document(commit.tree, "redacted.json")
+    assert told == {"taken": [{"where": "log.txt", "line": 1, "kind": "secret"}]}
+
+
+@pytest.mark.parametrize("told", [None, 3, {"taken": 3}, {"taken": [3, {"where": 1}]}])
+def test_places_of_a_report_that_makes_no_sense_are_none(told: object) -> None:
+    assert by_place(told) == {}
+
+
+def test_places_are_added_up() -> None:
+    more = [{"where": "a"}, {"where": "a", "count": 3}, {"where": "b", "more": 5}]
+    assert by_place({"taken": more}) == {"a": 4, "b": 5}
+
+
+def test_only_a_name_that_says_so_is_given_as_the_reason() -> None:
+    known = {"params.json": {"a": REMOVED, "api_key": [REMOVED]}}
+    kinds = {one["key"]: one["kind"] for one in report({}, known)["taken"]}
+    assert kinds == {"a": UNKNOWN, "api_key[0]": NAMED}
+
+
+def test_only_who_asks_is_told_and_the_inner_one_first() -> None:
+    with noting() as outer:
+        scrub_text(TOKEN)
+        with noting() as inner:
+            scrub_text(f"{TOKEN} {TOKEN}")
+    scrub_text(TOKEN)
+    assert (dict(outer), dict(inner)) == ({"GitHub token": 1}, {"GitHub token": 2})
+
+
+def test_what_is_said_later_of_a_run_follows_its_own_rules(tmp_path: Path) -> None:
+    script(tmp_path, 'cas.track("x", name="a", config={"redaction": {"pii": True}}).finish()\n')
+    python(tmp_path, "train.py")
+    cas(tmp_path, "note", "x/a", "ask jane@example.org")
+    cas(tmp_path, "label", "x/a", "of jane@example.org")
+    assert cas(tmp_path, "note", "x/a").stdout == f"ask {REMOVED}\n"
+    assert cas(tmp_path, "label", "x/a").stdout == f"of {REMOVED}\n"
+    assert b"jane@" not in everything(opened(tmp_path))
+
+
+def test_without_the_code_the_rest_is_told_all_the_same(tmp_path: Path) -> None:
+    script(tmp_path, 'cas.track("x", name="a", params={"p": os.environ["LATE"]}).finish()\n')
+    python(tmp_path, "train.py", env={"LATE": TOKEN, "CAS_CAPTURE": "-code"})
+    repo = opened(tmp_path)
+    _, commit = only_run(repo)
+    assert repo.lookup(commit.tree, b"code") is None
+    told = repo.document(commit.tree, "redacted.json")
+    assert told == {"taken": [{"where": "params.json", "kind": "secret", "key": "p"}]}

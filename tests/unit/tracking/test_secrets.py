@@ -4,6 +4,8 @@ import io
 
 import pytest
 
+from cas.tracking.privacy import redaction
+from cas.tracking.privacy.redaction import Redaction
 from cas.tracking.privacy.secretfiles import is_secret_file
 from cas.tracking.privacy.secrets import (
     REMOVED,
@@ -55,6 +57,8 @@ PLANTED = {
     "annotated": f'API_TOKEN: str = "{RANDOM[:32]}"',
     "item": f'os.environ["WANDB_API_KEY"] = "{HEX}"',
     "notebook": rf'"os.environ[\"WANDB_API_KEY\"] = \"{HEX}\"\n",',
+    "html": f"<p>WANDB_API_KEY={HEX}</p>",
+    "markdown": f"set `api_key={RANDOM[:32]}` first",
     "shell": f"export WANDB_API_KEY={HEX}",
     "yaml": f"  api_key: {RANDOM[:40]}",
     "json": f'{{"client_secret": "{RANDOM[:24]}"}}',
@@ -259,3 +263,15 @@ def test_files_of_secrets_are_known_by_name(name: str) -> None:
 )  # fmt: skip
 def test_other_files_are_not(name: str) -> None:
     assert not is_secret_file(name)
+
+
+def test_what_the_user_allows_stays_under_a_secret_name_too() -> None:
+    redaction.use(Redaction(allow=("sk-test-.*",)))
+    try:
+        assert scrub_params({"api_key": "sk-test-1", "token": {"a": "sk-test-2"}}) == {
+            "api_key": "sk-test-1", "token": {"a": "sk-test-2"}
+        }  # fmt: skip
+        argv = ["x", "--token", "sk-test-1", "--api-key=sk-test-2", "--secret", "sk-live"]
+        assert scrub_argv(argv) == [*argv[:5], REMOVED]
+    finally:
+        redaction.use(Redaction())

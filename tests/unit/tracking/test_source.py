@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cas.errors import NotFoundError
-from cas.tracking.captured import gitstate
+from cas.tracking.captured import gitprogram
 from cas.tracking.captured import source as module
 from cas.tracking.captured.source import LeftOut, Limits, Source, capture_source, read_source
 from cas.tracking.privacy.secrets import REMOVED
@@ -134,7 +134,7 @@ def test_a_detached_or_unborn_head_is_no_branch_or_commit(project: Path, tmp_pat
     assert source.info["git"] == {"branch": "main", "dirty": True}
 
 
-def test_submodules_are_named_and_other_repositories_left_out(
+def test_submodules_are_captured_and_other_repositories_left_out(
     project: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -145,7 +145,8 @@ def test_submodules_are_named_and_other_repositories_left_out(
     source = capture_source(None, project)
     assert source.info["submodules"] == {"lib": git(other, "rev-parse", "HEAD")}
     assert source.left_out == (LeftOut(b"nested/", "a repository of its own"),)
-    assert not [path for path in paths(source) if path.startswith(("lib/", "nested/"))]
+    below = [path for path in paths(source) if path.startswith(("lib/", "nested/"))]
+    assert below == [f"lib/{path}" for path in git(other, "ls-files").splitlines()]
 
 
 def test_what_a_limit_leaves_out_is_listed_and_code_comes_first(project: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_git_that_fails_or_hangs_is_a_problem_told(
     assert source.problems == ("git rev-parse failed: fatal: dubious ownership",)
     assert paths(source) == ["train.py"]
     program.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(gitstate, "SECONDS", 0.05)
+    monkeypatch.setattr(gitprogram, "FIRST_SECONDS", 0.05)
     assert "took more than" in capture_source(None, project).problems[0]
 
 
@@ -257,3 +258,23 @@ def test_a_program_that_is_no_file_has_the_code_of_its_folder(folder: Path) -> N
     assert paths(source) == ["Makefile", "conf.yaml", "lib/a.py", "train.py"]
     assert (source.top, source.cwd, source.info) == (folder, ".", {"cwd": "."})
     assert source.problems == ()
+
+
+def test_a_file_with_a_secret_in_its_name_is_left_out(
+    project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2"
+    for top in (project, folder):
+        (top / f"of-{token}").mkdir()
+        (top / f"of-{token}" / "a.py").write_text("")
+        (top / "leads.py").symlink_to(f"https://host.example/{token}")
+        (top / "plain.py").symlink_to("train.py")
+        monkeypatch.setattr("tempfile.gettempdir", lambda: "/nowhere")
+        source = capture_source(top / "train.py", top)
+        assert "plain.py" in paths(source)
+        assert not [path for path in paths(source) if token in path or path == "leads.py"]
+        why = "a secret stands in its name, or in where it leads"
+        assert [str(one) for one in source.left_out] == [
+            f"leads.py ({21 + len(token)} bytes): {why}",
+            f"of-{REMOVED}/a.py (0 bytes): {why}",
+        ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -27,6 +28,12 @@ def test_an_object_in_memory_is_an_artifact(here: Path) -> None:
         run.log_artifact(bytearray(b"more"), "y.bin")
         run.log_artifact(io.StringIO("text"), "t.txt")
         run.log_artifact(io.BytesIO(b"io"), "io.bin")
+        with open(here / "f.bin", "wb+") as file:
+            file.write(b"skipped read")
+        with open(here / "f.bin", "rb") as opened:
+            opened.seek(8)
+            run.log_artifact(opened, "f.bin")
+        run.log_artifact(pd.DataFrame({"n": [1, 2], "s": ["a", "b"]}), "frame.parquet")
         run.log_artifact(arrays, "arrays")
         run.log_artifact(torch.arange(50), "tensor")
     view = cas.open_run("a/x")
@@ -37,6 +44,9 @@ def test_an_object_in_memory_is_an_artifact(here: Path) -> None:
     assert view.artifact("y.bin") == b"more"
     assert view.artifact("t.txt") == b"text"
     assert view.artifact("io.bin") == b"io"
+    assert view.artifact("f.bin") == b"read"
+    frame = pd.read_parquet(io.BytesIO(view.artifact("frame.parquet")))
+    assert frame.to_dict("list") == {"n": [1, 2], "s": ["a", "b"]}
     assert np.array_equal(view.artifact("arrays")["w"], arrays["w"])
     assert view.artifact("arrays")["b"] == arrays["b"]
     assert torch.equal(view.artifact("tensor"), torch.arange(50))
