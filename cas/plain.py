@@ -20,8 +20,15 @@ def human_bytes(count: int) -> str:
 
 
 def human_share(stored: int, given: int) -> str:
-    """Return what was stored of what was given, such as `3.0 MB of 12.0 MB given (25 %)`."""
-    share = f" ({100 * stored / given:.0f} %)" if given else ""
+    """Return what was stored of what was given, such as `3.0 MB of 12.0 MB given (25 %)`.
+
+    Of little that was given, what a store writes about each object takes more than is saved: then
+    it is `4.1 kB: 3.0 kB given, the rest is bookkeeping`, as a share of 137 % says nothing.
+    """
+    percent = round(100 * stored / given) if given else 0
+    if percent > 100:
+        return f"{human_bytes(stored)}: {human_bytes(given)} given, the rest is bookkeeping"
+    share = f" ({percent} %)" if given else ""
     return f"{human_bytes(stored)} of {human_bytes(given)} given{share}"
 
 

@@ -30,7 +30,8 @@ def prune(session: Session, /, names: tuple[str, ...], yes: bool, **options: Any
     commit). The policy is what the options say, or else what the config says (`cas config
     retention.last 3`). A checkpoint stays when one of the rules keeps it, when a tag or another
     fixed name points at it, when another commit was made from it, or when it is the newest of its
-    run. Its record always stays, with its metrics; `gc` frees the space.
+    run, or the newest that was saved as the best of it. Its record always stays, with its metrics;
+    `gc` frees the space.
 
     With --drop the checkpoints that REV names go, whatever a policy says; the plan shows what would
     have kept them. What a tag points at goes only when the tag is gone (`cas tag -d NAME`).

@@ -8,6 +8,7 @@ Format: docs/format/state.md.
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ PREFIX = "torch."
 _DTYPES: dict[str, torch.dtype] = {
     name: dtype for name in DTYPES if isinstance(dtype := getattr(torch, name, None), torch.dtype)
 }
+_has_names = getattr(torch.Tensor, "has_names", lambda _: False)  # newer versions know no names
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # Bytes are copied as integers of the same size: that touches no NaN, and works for the dtypes that
 # have no kernels of their own.
@@ -53,13 +55,14 @@ class TorchFramework:
         """Return a look at a dense tensor with data; None for everything else."""
         if type(value) is not torch.Tensor or _hindrance(value) is not None:
             return None
-        tensor = value
+        lies_flat = _lies_flat(value)
         return TensorView(
-            dtype=_NAMES[tensor.dtype],
-            shape=tuple(tensor.shape),
-            identity=_identity(tensor),
-            buffer=lambda: _bytes(tensor),
-            fill=lambda target: _copy(tensor, target),
+            dtype=_NAMES[value.dtype],
+            shape=tuple(value.shape),
+            identity=_identity(value),
+            buffer=partial(_bytes, value),
+            fill=None if lies_flat else partial(_copy, value),
+            address=value.data_ptr() if lies_flat else None,
         )
 
     def encode(self, value: object) -> list[Value] | None:
@@ -242,10 +245,10 @@ def _hindrance(tensor: torch.Tensor) -> str | None:
 def _is_dense(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is made of numbers in memory, and of nothing else."""
     return (
-        tensor.layout is torch.strided
-        and tensor.dtype in _NAMES
-        and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
-        and getattr(tensor, "names", (None,)).count(None) == tensor.dim()
+        tensor.dtype in _NAMES  # the dtypes of quantized ones are not
+        and tensor.layout is torch.strided
+        and not (tensor.is_nested or tensor.is_meta)
+        and not _has_names(tensor)
     )
 
 
@@ -254,12 +257,22 @@ def _is_size(lengths: Sequence[object]) -> bool:
     return all(type(length) is int and -MAX_LENGTH <= length <= MAX_LENGTH for length in lengths)
 
 
+def _lies_flat(tensor: torch.Tensor) -> bool:
+    """Return whether its bytes lie in memory as they are stored."""
+    return (
+        tensor.is_cpu
+        and tensor.is_contiguous()
+        and not (tensor.is_conj() or tensor.is_neg())
+        and sys.byteorder == "little"
+    )
+
+
 def _identity(tensor: torch.Tensor) -> Hashable:
     memory = tensor.untyped_storage().data_ptr()
     return (
         # Memory of no size, and that of some devices, has no address to tell tensors apart by.
         memory or ("no address", id(tensor)),
-        str(tensor.device),
+        tensor.device,
         tensor.storage_offset(),
         tuple(tensor.shape),
         tensor.stride(),
@@ -297,7 +310,10 @@ def staging(nbytes: int) -> Memory | None:
     cuda: Any = torch.cuda
     if not (cuda.is_available() and cuda.is_initialized()):
         return None
-    return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+    try:
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+    except RuntimeError:  # less can be pinned than there is: other memory is slower, but does
+        return None
 
 
 def moved(value: Any, device: Any) -> Any:
@@ -340,6 +356,14 @@ def allocated() -> dict[str, float]:
 def _nothing() -> torch.Tensor:
     """Return no bytes: torch makes no tensor over a buffer without any."""
     return torch.empty(0, dtype=torch.uint8, device="cpu")
+
+
+def processes() -> tuple[int, int] | None:
+    """Return rank and size of the process group that the program has made; None without one."""
+    spread = torch.distributed
+    if not (spread.is_available() and spread.is_initialized()):
+        return None
+    return spread.get_rank(), spread.get_world_size()
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -63,13 +63,15 @@ class NumpyFramework:
         if not _is_plain(dtype):
             return None
         # Memory of no size has no address of its own: two empty arrays are one only by identity.
-        place = array.__array_interface__["data"][0] if array.size else ("empty", id(array))
+        address = array.__array_interface__["data"][0] if array.size else None
+        lies_flat = array.flags.c_contiguous and dtype.newbyteorder("<") == dtype
         return TensorView(
             dtype=dtype.name,
             shape=array.shape,
-            identity=(place, array.shape, array.strides, dtype.str),
+            identity=(address or ("empty", id(array)), array.shape, array.strides, dtype.str),
             buffer=lambda: _little_endian(array),
             extra=(BIG_ENDIAN,) if dtype.str[0] == BIG_ENDIAN else (),
+            address=address if lies_flat else None,
         )
 
     def encode(self, value: object) -> list[Value] | None:

@@ -24,6 +24,7 @@ class TensorView:
     dtype. `extra` is what the framework needs besides the row, to make the same value again.
     `fill`, where there is one, writes these bytes straight into memory of their size; what it
     returns, if anything, waits until they are there: a device may still be at work on the copy.
+    `address`, where it is known, is where just these bytes lie while the tensor is kept.
     """
 
     dtype: str
@@ -32,6 +33,7 @@ class TensorView:
     buffer: Callable[[], memoryview]
     extra: tuple[str, ...] = ()
     fill: "Callable[[memoryview], Callable[[], object] | None] | None" = None
+    address: int | None = None
 
     @property
     def nbytes(self) -> int:

@@ -6,11 +6,12 @@ a store that reads them.
 Format: docs/format/state.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cas.codec.element import Element
 from cas.errors import CorruptionError
 from cas.ids import BlobId, blob_id
+from cas.objects.canonical import Value
 from cas.objects.elements import element_of
 from cas.objects.framework import Framework, Memory
 from cas.objects.manifest import INLINE_LIMIT, State, TensorRow
@@ -58,3 +59,16 @@ def load_state(state: State, frameworks: Sequence[Framework], read_blob: ReadBlo
         return framework.tensor(row, data, extra)
 
     return unflatten(state.value, make, frameworks)
+
+
+def members(value: Value) -> Iterator[tuple[str, Value]]:
+    """Yield the keys of a dict of a state's value, and what stands at each, still in its tags.
+
+    Raises CorruptionError for what is no dict with text as keys.
+    """
+    if not isinstance(value, list) or value[:1] != ["dict"] or len(value) % 2 == 0:
+        raise CorruptionError("state: something else stands where a dict is expected")
+    for key, item in zip(value[1::2], value[2::2], strict=True):
+        if not isinstance(key, str):
+            raise CorruptionError("state: a dict has a key that is no text")
+        yield key, item

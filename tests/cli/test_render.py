@@ -18,6 +18,19 @@ def test_a_cell_that_is_very_wide_does_not_push_other_rows_aside() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stored", "given", "text"),
+    [
+        (3_000_000, 12_000_000, "3.0 MB of 12.0 MB given (25 %)"),
+        (1_004, 1_000, "1.0 kB of 1.0 kB given (100 %)"),
+        (0, 0, "0 B of 0 B given"),
+        (41_200, 30_000, "41.2 kB: 30.0 kB given, the rest is bookkeeping"),
+    ],
+)
+def test_what_was_stored_of_what_was_given(stored: int, given: int, text: str) -> None:
+    assert render.human_share(stored, given) == text
+
+
+@pytest.mark.parametrize(
     ("text", "width", "left"),
     [
         ("abc", 3, "abc"),

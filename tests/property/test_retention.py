@@ -17,6 +17,7 @@ from cas.ids import CommitId, ObjectId, commit_id
 from cas.objects.commit import Monitor
 from cas.repo.retain import budget
 from cas.repo.retain.retention import DAY, HOUR, Checkpoint, Decision, Keep, plan
+from cas.repo.retain.spared import best
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = 1_900_000_000_000_000
@@ -53,7 +54,8 @@ def cid(seq: int) -> CommitId:
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[Checkpoint]:
-    told = draw(st.lists(st.tuples(times, values, st.integers(0, 90)), max_size=14))
+    rows = st.tuples(times, values, st.integers(0, 90), st.booleans())
+    told = draw(st.lists(rows, max_size=14))
     return [
         Checkpoint(
             cid(seq),
@@ -61,8 +63,9 @@ def runs(draw: st.DrawFn) -> list[Checkpoint]:
             step=step,
             monitor=None if value is None else Monitor("loss", "min", value),
             time=time,
+            best=said,
         )
-        for seq, (time, value, step) in enumerate(told)
+        for seq, (time, value, step, said) in enumerate(told)
     ]
 
 
@@ -108,11 +111,11 @@ def test_as_it_goes_or_at_the_end_the_same_stays(items: list[Checkpoint], keep: 
     left: list[Checkpoint] = []
     for item in items:
         left.append(item)
-        newest = {item.commit: ("newest",)}
-        decisions = plan(left, keep, newest, now=NOW)
+        spares = {item.commit: ("newest",)} | best(left)
+        decisions = plan(left, keep, spares, now=NOW)
         left = [decision.checkpoint for decision in decisions if decision.keep]
-    newest = {items[-1].commit: ("newest",)} if items else {}
-    assert [item.seq for item in left] == kept(plan(items, keep, newest, now=NOW))
+    spares = {items[-1].commit: ("newest",)} | best(items) if items else {}
+    assert [item.seq for item in left] == kept(plan(items, keep, spares, now=NOW))
 
 
 @given(items=runs(), keep=policies)
@@ -168,6 +171,9 @@ def test_a_budget_is_kept_to_by_dropping_from_the_worst(
 @given(items=runs())
 def test_the_worst_goes_first_then_the_oldest(items: list[Checkpoint]) -> None:
     order = [item for item in budget.worst_first(items) if item.monitor is not None]
+    said = [item.best for item in order]
+    assert said == sorted(said)
+    order = [item for item in order if not item.best]
     numbers = [item for item in order if item.monitor and item.monitor.value == item.monitor.value]
     assert order[len(order) - len(numbers) :] == numbers  # what is no number goes before all
     for worse, better in pairwise(numbers):

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cas.backend.files import OPS, FileOps
 from cas.ids import CommitId, ManifestId, ObjectId, TreeId
@@ -148,6 +148,7 @@ class RunBuilder:
     parents: tuple[Parent, ...] = ()
     ids: list[CommitId] = field(default_factory=list)
     uid: bytes | None = None
+    points: int = 1  # of each history; those of more than eight stand in blobs of their own
 
     @property
     def ref(self) -> str:
@@ -161,11 +162,15 @@ class RunBuilder:
         value: float | None = None,
         metrics: Mapping[str, float] | None = None,
         mode: str = "min",
+        metric: str = "loss",
+        best: bool = False,
     ) -> CommitId:
-        """Commit a checkpoint; `value` is what the monitor `loss` says, `metrics` the summary."""
-        told = {**({} if value is None else {"loss": value}), **(metrics or {})}
-        monitor = None if value is None else Monitor("loss", mode, value)
-        return self._commit(CHECKPOINT, told, step=step, monitor=monitor, tensors=tensors)
+        """Commit a checkpoint; `value` is what the monitor says, `metrics` the summary."""
+        told = {**({} if value is None else {metric: value}), **(metrics or {})}
+        monitor = None if value is None else Monitor(metric, mode, value)
+        return self._commit(
+            CHECKPOINT, told, step=step, monitor=monitor, tensors=tensors, best=best
+        )
 
     def finish(
         self, metrics: Mapping[str, float] | None = None, status: str = "finished"
@@ -182,6 +187,7 @@ class RunBuilder:
         monitor: Monitor | None = None,
         tensors: Mapping[str, bytes] | None = None,
         status: str | None = None,
+        best: bool = False,
     ) -> CommitId:
         experiment, _, run = self.name.rpartition("/")
         seq = len(self.ids)
@@ -192,7 +198,7 @@ class RunBuilder:
             given = sum(map(len, (tensors or {}).values()))
             commit = Commit(
                 kind=kind,
-                tree=_record(transaction, metrics, step),
+                tree=_record(transaction, metrics, step, best=best, points=self.points),
                 payload=payload,
                 parents=before,
                 experiment=experiment,
@@ -241,31 +247,48 @@ def _read_manifest(repo: Repo, id: ManifestId) -> dict[str, bytes]:
             columns = {".".join(map(str, row.path)): (row.id, row.data) for row in rows}
         case Series(rows=histories):
             columns = {row.name: (row.values.id, row.values.data) for row in histories}
+            long = [row for row in histories if row.steps.data is None]
+            columns |= {f"{row.name} steps": (row.steps.id, None) for row in long}
     return {
         name: repo.store.read(Kind.BLOB, id) if data is None else data
         for name, (id, data) in columns.items()
     }
 
 
-def _record(transaction: Transaction, metrics: Mapping[str, float], step: int | None) -> TreeId:
+def _record(
+    transaction: Transaction,
+    metrics: Mapping[str, float],
+    step: int | None,
+    *,
+    best: bool = False,
+    points: int = 1,
+) -> TreeId:
     summary = {
         name: {"last": value, "min": value, "max": value, "count": 1, "step": step}
         for name, value in metrics.items()
     }
     rows = []
     for name, value in sorted(metrics.items()):
-        steps = Column.of(struct.pack("<q", step or 0))
-        rows.append(SeriesRow(name, 1, steps, Column.of(struct.pack("<d", value))))
+        last = step or 0
+        data = (
+            struct.pack(f"<{points}q", *range(last - points + 1, last + 1)),
+            struct.pack("<d", value) * points,
+        )
+        columns = [Column.of(one) for one in data]
+        for column, one in zip(columns, data, strict=True):
+            if column.data is None:
+                transaction.writer.blob(one)
+        rows.append(SeriesRow(name, points, *columns))
     series = Series(tuple(rows))
     id = transaction.writer.manifest(series.to_bytes())
     size = series.size
-    return _tree(
-        transaction,
-        {
-            "summary.json": _file(transaction, document(summary)),
-            "metrics": lambda name: Entry(name, EntryKind.SERIES, id, size),
-        },
-    )
+    items: dict[str, Any] = {
+        "summary.json": _file(transaction, document(summary)),
+        "metrics": lambda name: Entry(name, EntryKind.SERIES, id, size),
+    }
+    if best:
+        items["checkpoint.json"] = _file(transaction, document({"best": True}))
+    return _tree(transaction, items)
 
 
 def _file(transaction: Transaction, item: "bytes | Files") -> Callable[[bytes], Entry]:

@@ -78,11 +78,13 @@ def fit(
 def worst_first(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Return checkpoints of one or more runs, the first to go first.
 
-    By the monitor, then by age. Values of different monitors cannot be compared, so each goes by
-    its place among those with the same monitor, from the worst to the best.
+    By the monitor, then by age; what was said to be the best comes last, by age alone. Values of
+    different monitors cannot be compared, so each goes by its place among those with the same
+    monitor, from the worst to the best.
     """
+    said = [item for item in checkpoints if item.best]
     groups: dict[tuple[str, str] | None, list[Checkpoint]] = {}
-    for item in checkpoints:
+    for item in (item for item in checkpoints if not item.best):
         told = item.monitor
         known = None if told is None else (told.metric, told.mode)
         groups.setdefault(known, []).append(item)
@@ -91,7 +93,8 @@ def worst_first(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         for group in groups.values()
         for number, item in enumerate(sorted(group, key=_goodness))
     ]
-    return [item for *_, item in sorted(placed, key=lambda row: row[:2])]
+    ordered = [item for *_, item in sorted(placed, key=lambda row: row[:2])]
+    return ordered + sorted(said, key=_age)
 
 
 def _goodness(item: Checkpoint) -> tuple[bool, float, tuple[int, int, CommitId]]:

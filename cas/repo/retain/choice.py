@@ -1,9 +1,11 @@
 """Choosing runs by words, and one commit of a run or experiment: the latest, the best by a metric.
 
-What is compared are checkpoints, pruned ones too; a run without any stands for itself.
+What is compared are checkpoints, pruned ones too; a run without any stands for itself. Within a run
+the newest checkpoint that was saved as the best is the best, whatever its metrics say.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from math import isnan
 
 from cas.errors import InvalidInputError, NotFoundError
@@ -58,7 +60,7 @@ def choose(
         case "latest" if not equals:
             return max(_candidates(repo, tips), key=_age)[0]
         case "best" if not equals:
-            return _best(list(_candidates(repo, tips)), word)
+            return _best(repo, [_history(repo, tip) for tip in tips], word)
         case "min" | "max" if metric:
             return _extreme(repo, list(_candidates(repo, tips)), kind, metric)
     raise InvalidInputError(
@@ -111,16 +113,37 @@ def same_run(one: Commit, other: Commit) -> bool:
     return one.run is not None and (one.experiment, one.run) == (other.experiment, other.run)
 
 
+def said_best(repo: Repo, checkpoint: Commit) -> bool:
+    """Say whether a checkpoint was saved with the word that it is the best."""
+    about = repo.document(checkpoint.tree, "checkpoint.json")
+    return isinstance(about, dict) and about.get("best") is True
+
+
 def _candidates(repo: Repo, tips: Sequence[CommitId]) -> Iterator[Candidate]:
     for tip in tips:
-        commits = list(segment(repo.commit, tip))
-        checkpoints = [item for item in commits if item[1].kind == CHECKPOINT]
-        yield from reversed(checkpoints or commits[:1])
+        yield from _history(repo, tip)
 
 
-def _best(candidates: list[Candidate], word: str) -> CommitId:
-    told = [(id, commit.monitor) for id, commit in candidates if commit.monitor is not None]
+def _history(repo: Repo, tip: CommitId) -> list[Candidate]:
+    """Return the checkpoints of a run, oldest first; the run itself where it has none."""
+    commits = list(segment(repo.commit, tip))
+    checkpoints = [item for item in commits if item[1].kind == CHECKPOINT]
+    return (checkpoints or commits[:1])[::-1]
+
+
+def _best(repo: Repo, runs: Sequence[list[Candidate]], word: str) -> CommitId:
+    """Return the best of runs: of each what was said to be its best, or else all it can compare.
+
+    What was said to be the best, and has no value, loses against other runs that have one.
+    """
+    said = [_said(repo, run) for run in runs]
+    found = [item for run, one in zip(runs, said, strict=True) for item in one or _monitored(run)]
+    told = [(id, commit.monitor) for id, commit in found if commit.monitor is not None]
     known = [(id, monitor) for id, monitor in told if not isnan(monitor.value)]
+    if not known or len(runs) == 1:
+        newest = max((item for one in said for item in one), key=_age, default=None)
+        if newest is not None:
+            return newest[0]
     if not known:
         raise NotFoundError("revision", word, "no monitored metric was logged: try @latest")
     ways = sorted({(monitor.mode, monitor.metric) for _, monitor in known})
@@ -129,6 +152,19 @@ def _best(candidates: list[Candidate], word: str) -> CommitId:
         raise InvalidInputError(f"{word}: its runs monitor different metrics: say {choices}")
     pick = min if ways[0][0] == "min" else max
     return pick(known, key=lambda item: item[1].value)[0]
+
+
+def _said(repo: Repo, run: Sequence[Candidate]) -> list[Candidate]:
+    """Return the newest checkpoint of a run that was said to be the best, if there is one."""
+    marked = (it for it in reversed(run) if it[1].kind == CHECKPOINT and said_best(repo, it[1]))
+    return list(islice(marked, 1))
+
+
+def _monitored(run: Sequence[Candidate]) -> list[Candidate]:
+    """Return what can be compared of one run: by the metric that its newest checkpoint goes by."""
+    ways = {id: (it.monitor.mode, it.monitor.metric) for id, it in run if it.monitor is not None}
+    last = list(ways.values())[-1:]
+    return [item for item in run if [ways.get(item[0])] == last]
 
 
 def _extreme(repo: Repo, candidates: list[Candidate], mode: str, metric: str) -> CommitId:

@@ -5,7 +5,7 @@ as well: the plan says so. What a tag or another fixed name points at may not, a
 newest of a run that has not ended, which would go on from it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from cas.errors import InvalidInputError, RefusedError
@@ -18,7 +18,16 @@ from cas.repo.retain.choice import segment
 from cas.repo.retain.needed import called
 from cas.repo.retain.prune import PrunePlan, RunPlan, freed_without
 from cas.repo.retain.retention import Decision, Keep
-from cas.repo.retain.spared import checkpoint, named, spared, survey
+from cas.repo.retain.spared import (
+    Survey,
+    checkpoint,
+    checkpoints,
+    join,
+    named,
+    of_run,
+    spared,
+    survey,
+)
 from cas.repo.revision import resolve
 from cas.repo.transaction import Transaction, transact
 
@@ -43,6 +52,8 @@ def plan(repo: Repo, words: Sequence[str]) -> PrunePlan:
     _check_free(repo, root.refs, chosen)
     found = survey(repo, root.refs)
     needs = spared(found)
+    for ref in _of(found, chosen):
+        join(needs, of_run(found, ref, checkpoints(repo, found.runs[ref], root.refs, NOTHING)))
     runs: dict[str, list[Decision]] = {}
     for id in chosen:
         commit = repo.commit(id)
@@ -68,6 +79,11 @@ def execute(repo: Repo, planned: PrunePlan) -> tuple[CommitId, ...]:
         return going
 
     return reserve.spending(repo, lambda: transact(repo, "prune --drop", build))
+
+
+def _of(found: Survey, ids: Collection[CommitId]) -> list[str]:
+    """Return the runs that have one of these commits."""
+    return [ref for ref, run in found.runs.items() if any(id in ids for id, _ in run)]
 
 
 def _check_free(repo: Repo, refs: Refs, ids: Iterable[CommitId]) -> None:

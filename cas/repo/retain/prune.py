@@ -16,7 +16,7 @@ from cas.repo.retain import retention
 from cas.repo.retain.budget import fit, measure
 from cas.repo.retain.choice import runs_meant
 from cas.repo.retain.retention import Decision, Keep
-from cas.repo.retain.spared import Survey, checkpoints, spared, survey
+from cas.repo.retain.spared import Survey, checkpoints, join, of_run, spared, survey
 from cas.repo.transaction import Transaction, transact
 
 
@@ -102,11 +102,15 @@ def explain(repo: Repo, id: CommitId, keep: Keep | None, now: int) -> tuple[Deci
     What nothing but the lack of a policy keeps, and what `keep` would let go of, has no reason.
     """
     found = survey(repo, repo.root.refs)
-    runs = found.runs.values()
-    history = next((run for run in runs if any(id == one for one, _ in run)), [])
+    runs = found.runs.items()
+    ref = next((ref for ref, run in runs if any(id == one for one, _ in run)), None)
+    if ref is None:
+        return ()
     rules = Keep() if keep is None else replace(keep, budget=None)
-    items = checkpoints(repo, history, found.refs, rules)
-    return retention.plan(items, rules, spared(found), now=now)
+    items = checkpoints(repo, found.runs[ref], found.refs, rules)
+    needs = spared(found)
+    join(needs, of_run(found, ref, items))
+    return retention.plan(items, rules, needs, now=now)
 
 
 def _dropped(runs: Sequence[RunPlan]) -> tuple[CommitId, ...]:
@@ -124,12 +128,12 @@ def _decide(
     """Return what happens to each run, and what stays as the budget counts it."""
     found = survey(repo, refs)
     needs = spared(found)
+    held = {ref: checkpoints(repo, found.runs[ref], refs, keep) for ref in _selected(found, words)}
+    for ref, items in held.items():
+        join(needs, of_run(found, ref, items))
     runs = tuple(
-        RunPlan(
-            ref.removeprefix(layout.RUNS),
-            retention.plan(checkpoints(repo, found.runs[ref], refs, keep), keep, needs, now=now),
-        )
-        for ref in _selected(found, words)
+        RunPlan(ref.removeprefix(layout.RUNS), retention.plan(items, keep, needs, now=now))
+        for ref, items in held.items()
     )
     if (limit := keep.budget_bytes) is None:
         return runs, None

@@ -33,10 +33,11 @@ MOST: Final = 10**9  # of anything that is counted
 class Keep:
     """What to keep of each run; what any of the rules keeps stays.
 
-    The last, the best by the run's monitor, the lowest (`min`) and highest (`max`) by a metric; the
-    first of `every` so many steps; the newest of each hour, day, week, month and year (in UTC) of
-    the last so many that have one; all `within` a span such as "7d"; with `tagged`, what has a tag,
-    and of itself only that. A `budget` such as "200GB" then drops the worst until the rest fits.
+    The last; the best, first what was saved as that, then by the run's monitor; the lowest (`min`)
+    and highest (`max`) by a metric; the first of `every` so many steps; the newest of each hour,
+    day, week, month and year (in UTC) of the last so many that have one; all `within` a span such
+    as "7d"; with `tagged`, what has a tag, and of itself only that. A `budget` such as "200GB" then
+    drops the worst until the rest fits.
     """
 
     last: int | None = None
@@ -93,7 +94,8 @@ class Keep:
 class Checkpoint:
     """What a policy looks at: the last value of each metric, and when it was, in microseconds.
 
-    `given_bytes` is what it holds, `stored_bytes` what was newly stored for it.
+    `given_bytes` is what it holds, `stored_bytes` what was newly stored for it; `best` says whether
+    it was saved as the best.
     """
 
     commit: CommitId
@@ -104,6 +106,7 @@ class Checkpoint:
     given_bytes: int = 0
     stored_bytes: int = 0
     time: int | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def _rules(ordered: Ordered, keep: Keep, now: int) -> Iterator[Kept]:
     if keep.last:
         yield f"last {keep.last}", ordered[-keep.last :]
     if keep.best:
-        yield _best(ordered, keep.best)
+        yield from _best(ordered, keep.best)
     for mode, wanted in (("min", keep.min), ("max", keep.max)):
         for metric, count in sorted(wanted.items()):
             values = [(item, item.metrics[metric]) for item in ordered if metric in item.metrics]
@@ -174,11 +177,20 @@ def _rules(ordered: Ordered, keep: Keep, now: int) -> Iterator[Kept]:
         yield f"within the budget of {keep.budget}", ordered
 
 
-def _best(ordered: Ordered, count: int) -> Kept:
-    """Return the best by the monitor that the run's newest checkpoint has."""
+def _best(ordered: Ordered, count: int) -> Iterator[Kept]:
+    """Yield what was said to be the best, the newest first, then the best by the monitor."""
+    said = [item for item in reversed(ordered) if item.best][:count]
+    yield f"best {count}, as was said", said
+    if len(said) < count:
+        others = [item for item in ordered if not item.best]
+        yield _best_by_monitor(others, count - len(said), f"best {count}")
+
+
+def _best_by_monitor(ordered: Ordered, count: int, reason: str) -> Kept:
+    """Return the best by the monitor that the newest of these checkpoints has."""
     told = [(item, item.monitor) for item in ordered if item.monitor is not None]
     if not told:
-        return _judged(ordered, (), f"best {count}")
+        return _judged(ordered, (), reason)
     _, newest = told[-1]
     values = [
         (item, monitor.value)
@@ -186,7 +198,7 @@ def _best(ordered: Ordered, count: int) -> Kept:
         if (monitor.metric, monitor.mode) == (newest.metric, newest.mode)
     ]
     best = _extreme(values, newest.mode, count)
-    return _judged(ordered, best, f"best {count} by {newest.metric}")
+    return _judged(ordered, best, f"{reason} by {newest.metric}")
 
 
 def _every(ordered: Ordered, every: int) -> Iterator[Kept]:

@@ -1,10 +1,11 @@
-"""What no policy lets go of: what names and other commits need, and the newest of each run.
+"""What no policy lets go of: what names and other commits need, the newest and the best of a run.
 
 A name is one that somebody chose: a tag, a head, a model, a dataset. A commit needs what it was
-made from, whichever word it has for that.
+made from, whichever word it has for that. The best is what was saved as that (`best=True`): what
+is best by a metric is a matter of policy.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,7 +15,7 @@ from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, PREVIOUS, REPRODUCES, RUN, VARIANT_OF, Commit
 from cas.repo import layout
 from cas.repo.repo import Repo
-from cas.repo.retain.choice import reached, same_run, segment
+from cas.repo.retain.choice import reached, said_best, same_run, segment
 from cas.repo.retain.needed import NAMED
 from cas.repo.retain.retention import Checkpoint, Keep, Reasons
 
@@ -24,6 +25,7 @@ Spared = dict[CommitId, Reasons]
 # What comes before is kept by the run's own policy; what is only compared with needs its record.
 NO_NEED: Final = frozenset({PREVIOUS, REPRODUCES, VARIANT_OF})
 FINISHED: Final = "finished"
+BEST: Final = ("said to be the best",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,23 @@ def newest(ref: str, history: History, refs: Mapping[str, CommitId]) -> Spared:
     Not that of a reproduction that has ended: it came to what the original came to, or is looked
     at and let go of.
     """
-    live = f"{layout.OPEN}{ref.removeprefix(layout.RUNS)}" in refs
-    tip = history[0][1]
-    if ref.startswith(layout.REPRODUCTIONS) and tip.kind == RUN and not live:
+    if _was_tried(ref, history, refs):
         return {}
-    ended = tip.status == FINISHED and not live
+    ended = history[0][1].status == FINISHED and not _is_live(ref, refs)
     reason = "newest of the run" if ended else "newest of an unfinished run"
     first = next((id for id, commit in history if commit.kind == CHECKPOINT), None)
     return {} if first is None else {first: (reason,)}
+
+
+def best(items: Sequence[Checkpoint]) -> Spared:
+    """Return the newest of a run's checkpoints that was said to be the best: `best()` gives it."""
+    said = max((item for item in items if item.best), key=lambda item: item.seq, default=None)
+    return {} if said is None else {said.commit: BEST}
+
+
+def of_run(found: Survey, ref: str, items: Sequence[Checkpoint]) -> Spared:
+    """Return what is spared of the checkpoints that a run holds, beside what `spared` finds."""
+    return {} if _was_tried(ref, found.runs[ref], found.refs) else best(items)
 
 
 def checkpoints(
@@ -119,6 +130,7 @@ def checkpoint(repo: Repo, id: CommitId, commit: Commit, keep: Keep) -> Checkpoi
         given_bytes=0 if volume is None else volume.given_bytes,
         stored_bytes=0 if volume is None else volume.stored_bytes,
         time=commit.time,
+        best=said_best(repo, commit),
     )
 
 
@@ -137,6 +149,16 @@ def join(found: Spared, more: Mapping[CommitId, Reasons]) -> None:
     """Add reasons to those that are known, each once."""
     for id, reasons in more.items():
         found[id] = tuple(dict.fromkeys((*found.get(id, ()), *reasons)))
+
+
+def _is_live(ref: str, refs: Mapping[str, CommitId]) -> bool:
+    return f"{layout.OPEN}{ref.removeprefix(layout.RUNS)}" in refs
+
+
+def _was_tried(ref: str, history: History, refs: Mapping[str, CommitId]) -> bool:
+    """Say whether this is a reproduction that has ended."""
+    again = ref.startswith(layout.REPRODUCTIONS) and history[0][1].kind == RUN
+    return again and not _is_live(ref, refs)
 
 
 def _known(repo: Repo, id: CommitId) -> Commit | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cas.errors import InvalidInputError, UnsupportedError
+from cas.errors import InvalidInputError, UnsupportedError, no_such
 from cas.repo.retain import amounts
 from cas.repo.retain.retention import Keep
 
@@ -69,7 +69,7 @@ def _switch(text: str) -> bool:
 
 WORDS: Final[Mapping[str, Word]] = {
     "last": Word("N", "The last N of each run.", _count),
-    "best": Word("N", "The best N by the run's monitor.", _count),
+    "best": Word("N", "The best N: what was saved as that, then by the run's monitor.", _count),
     "min": Word("METRIC=N", "The N lowest by a metric.", _metrics),
     "max": Word("METRIC=N", "The N highest by a metric.", _metrics),
     "every": Word("N", "The first of every N steps.", _count),
@@ -98,7 +98,7 @@ def policy(words: Mapping[str, Any]) -> Keep:
     """Return the policy that plain data says; raise InvalidInputError naming what is wrong."""
     for name in words:
         if name not in WORDS:
-            raise InvalidInputError(f"no retention rule {name!r}; there are {', '.join(WORDS)}")
+            raise no_such("no retention rule", name, WORDS)
     return Keep(**{name: value for name, value in words.items() if value is not None})
 
 

@@ -24,10 +24,11 @@ from cas.repo.revision import resolve
 from cas.store.writer import ObjectWriter
 from cas.tracking.captured import frameworks
 from cas.tracking.checkpoints import rng
-from cas.tracking.checkpoints.loading import Report, fit
+from cas.tracking.checkpoints.loading import Report, fit_optimizer, left_out
 
 STATE = b"state"
 NEEDED = ("model", "optimizer", "data", "rng")  # the position in the data is `data`
+SCHEDULED = "initial_lr"
 APART = frozenset({"rng", "step", "epoch"})  # of a state, what is no part
 PRUNED = "the checkpoint was pruned; `cas log --checkpoints` shows which are kept"
 
@@ -58,13 +59,22 @@ def gather(parts: Mapping[str, object], step: int | None, epoch: int | None) -> 
 def lacking(state: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a checkpoint lacks for training to go on exactly as it would have.
 
-    Whether there is a scheduler or a scaler at all, nobody can tell: of those that there are, a
-    checkpoint has to be given them.
+    Whether there is a scaler at all, nobody can tell: one that there is has to be given. That there
+    is a scheduler is told by what those of torch leave in the groups of an optimizer.
     """
     lacks = [name for name in NEEDED if name not in state]
+    if "scheduler" not in state and _is_scheduled(state.get("optimizer")):
+        lacks.append("scheduler")
     if state.get("step") is None and state.get("epoch") is None:
         lacks.append("step")
     return tuple(lacks)
+
+
+def _is_scheduled(optimizer: object) -> bool:
+    groups = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
+    return isinstance(groups, list) and any(
+        isinstance(group, dict) and SCHEDULED in group for group in groups
+    )
 
 
 def write_state(writer: ObjectWriter, value: object, name: bytes = STATE) -> Entry:
@@ -137,12 +147,9 @@ def load(repo: Repo, id: CommitId, *, device: object = None) -> Checkpoint:
     except NotFoundError:
         entry = None
     if entry is None or entry.kind is not EntryKind.STATE:
-        about = repo.document(commit.tree, "checkpoint.json")
-        sharded = isinstance(about, dict) and about.get("sharded") is True
-        hint = "it is sharded: read it with run.load_sharded" if sharded else PRUNED
-        raise NotFoundError("state of", id.short, hint)
+        raise NotFoundError("state of", id.short, PRUNED)
     state = read_state(repo, ManifestId(entry.id))
-    return told_of(repo, id, state if device is None else _moved(state, device))
+    return told_of(repo, id, state if device is None else moved(state, device))
 
 
 def told_of(repo: Repo, id: CommitId, state: Mapping[str, Any]) -> Checkpoint:
@@ -175,11 +182,13 @@ def restore(
             raise NotFoundError(name, f"in checkpoint {loaded.commit.short}", f"it holds {has}")
         if not callable(getattr(part, "load_state_dict", None)):
             raise InvalidInputError(f"{name} has no load_state_dict; read it from `.state`")
-    fitting = {
-        name: fit(name, part, loaded.state[name], strict=strict)
-        for name, part in wanted.items()
-        if name in loaded.state
-    }
+    fitting: dict[str, tuple[object, Report]] = {}
+    anew: frozenset[int] = frozenset()
+    for name, part in wanted.items():
+        if name in loaded.state:
+            stored = loaded.state[name]
+            fitting[name] = fit_optimizer(name, part, stored, strict=strict, without=anew)
+            anew |= left_out(part, fitting[name][1])
     for name, (state, _) in fitting.items():
         wanted[name].load_state_dict(state)  # type: ignore[attr-defined]  # just checked
     if with_rng and "rng" in loaded.state:
@@ -187,7 +196,8 @@ def restore(
     return replace(loaded, reports={name: report for name, (_, report) in fitting.items()})
 
 
-def _moved(state: Any, device: object) -> Any:
+def moved(state: Any, device: object) -> Any:
+    """Return a state with its tensors where `device` says."""
     for framework in frameworks.loaded():
         state = framework.moved(state, device)
     return state

@@ -35,6 +35,7 @@ class Emergency:
         self._end = end
         self._before: dict[int, Any] = {}
         self._pending: int | None = None
+        self._passing: int | None = None
         self._timer: threading.Timer | None = None
         self._pid = os.getpid()
 
@@ -69,11 +70,20 @@ class Emergency:
         if self._pending == number:  # else another one came meanwhile, and wants one of its own
             self._cancel()
             self._pending = None
-        self._pass_on(number, None)
+        if threading.current_thread() is threading.main_thread():
+            self._pass_on(number, None)
+            return
+        # A loop on another thread: handlers are for the main one, which comes to them again.
+        self._passing = number
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             self._in_child(number, frame)
+            return
+        if self._passing == number:
+            self._passing = None
+            self._pass_on(number, frame)
             return
         if self._pending != number:
             self._cancel()

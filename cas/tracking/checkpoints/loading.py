@@ -1,16 +1,17 @@
 """What of a stored state fits into a part, such as a model that has changed since.
 
-Goes by the keys of `state_dict()` and by the shapes under them; what is no map of them is passed
-on as it is, and the part itself decides.
+Goes by the keys of `state_dict()` and by the shapes under them, of an optimizer by its groups of
+parameters; what is neither is passed on as it is, and the part itself decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from cas.errors import InvalidInputError
 
 SHOWN: Final = 3
+GROUPS: Final = "param_groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,60 @@ def fit(name: str, part: object, stored: object, *, strict: bool) -> tuple[objec
         taken = key in stored and key not in (report.shapes or {})
         partial[key] = stored[key] if taken else value
     return partial, report
+
+
+def left_out(model: object, report: Report) -> frozenset[int]:
+    """Return the ids of the parameters of a model that got no stored value."""
+    named = getattr(model, "named_parameters", None)
+    lacking = {*report.missing, *(report.shapes or ())}
+    if not lacking or not callable(named):
+        return frozenset()
+    return frozenset(id(parameter) for name, parameter in named() if name in lacking)
+
+
+def fit_optimizer(
+    name: str, part: object, stored: object, *, strict: bool, without: Collection[int]
+) -> tuple[object, Report]:
+    """Return the state to load into an optimizer as `fit` does; into anything else, what `fit` has.
+
+    Not strict, parameters in `without`, by their ids, begin anew: what is known of their steps is
+    of another shape, and the optimizer would only find out at its next step. One with other groups
+    stays as it is.
+    """
+    groups = getattr(part, GROUPS, None)
+    if not isinstance(groups, list) or not _is_optimizer(stored):
+        return fit(name, part, stored, strict=strict)
+    kept = stored[GROUPS]
+    own_sizes = tuple(len(group["params"]) for group in groups)
+    sizes = tuple(len(group["params"]) for group in kept)
+    if own_sizes != sizes:
+        if strict:
+            raise InvalidInputError(
+                f"{name} does not take the stored state: that has groups of {_listed(sizes)} "
+                f"parameters, {name} of {_listed(own_sizes)}; strict=False leaves it as it is"
+            )
+        return _state_dict(part), Report(shapes={GROUPS: (sizes, own_sizes)})
+    own = [parameter for group in groups for parameter in group["params"]]
+    numbers = [number for group in kept for number in group["params"]]
+    anew = {number for number, one in zip(numbers, own, strict=True) if id(one) in without}
+    if strict or not anew:
+        return stored, Report()
+    state = {number: one for number, one in stored["state"].items() if number not in anew}
+    return {**stored, "state": state}, Report(missing=tuple(f"state[{it}]" for it in sorted(anew)))
+
+
+def _is_optimizer(stored: object) -> TypeGuard[dict[str, Any]]:
+    """Say whether this is what an optimizer of torch has as its state."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("state"), dict):
+        return False
+    groups = stored.get(GROUPS)
+    return isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return " and ".join(map(str, sizes)) or "no"
 
 
 def compared(own: Mapping[str, Any], stored: Mapping[str, Any]) -> Report:

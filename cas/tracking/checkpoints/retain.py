@@ -11,15 +11,13 @@ loop a small part of its time, and what waits for it stays bounded all the same.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError, ConflictError, CorruptionError, NotFoundError
 from cas.ids import CommitId
 from cas.objects.commit import CHECKPOINT, Commit
 from cas.plain import human_bytes
 from cas.repo import config, layout
-from cas.repo.collect import gc
-from cas.repo.collect.gcplan import GcPlan
 from cas.repo.repo import Repo
 from cas.repo.retain import retention, spared
 from cas.repo.retain.budget import fit, measure
@@ -27,8 +25,10 @@ from cas.repo.retain.choice import previous, segment
 from cas.repo.retain.retention import Checkpoint, Keep
 from cas.repo.transaction import Transaction, transact
 
+if TYPE_CHECKING:
+    from cas.repo.collect.gcplan import GcPlan
+
 NEWEST: Final = ("newest of an unfinished run",)
-BEST: Final = ("said to be the best",)
 # A collection that takes no longer is never put off. Others take one part of the time in so many,
 # in fewer when as much waits to be freed as is kept; when a heap of it waits, there is no choice.
 AT_ONCE: Final = 0.2
@@ -87,7 +87,6 @@ class Retention:
         self._dead = 0
         self._pace = Pace()
         self._told = False
-        self.pinned: CommitId | None = None  # the checkpoint that was said to be the best
 
     def saved(self, run: str, ref: str) -> None:
         """Apply the policy now that the run at `ref` has a new checkpoint; never raises."""
@@ -157,8 +156,7 @@ class Retention:
             return ()
         needs = self._spared(refs)
         spared.join(needs, {max(items, key=lambda item: item.seq).commit: NEWEST})
-        if self.pinned is not None:
-            spared.join(needs, {self.pinned: BEST})
+        spared.join(needs, spared.best(items))
         decisions = retention.plan(items, self._keep, needs, now=self._repo.clock())
         limit = self._keep.budget_bytes
         if limit is not None:
@@ -204,6 +202,10 @@ class Retention:
 
     def _collect(self, kept: int) -> None:
         """Give back the space of what went; with it goes what others let go of, if not much."""
+        from cas.repo.collect import (
+            gc,  # no run waits for it to be loaded, with NumPy, at its start
+        )
+
         begun = self._clock()
         try:
             planned = gc.plan(self._repo)
@@ -220,8 +222,10 @@ class Retention:
             ended = self._clock()
             self._pace = Pace(ended - begun, ended)
 
-    def _execute(self, planned: GcPlan) -> None:
+    def _execute(self, planned: "GcPlan") -> None:
         """Carry out a plan; raise ConflictError where another collection has been at the same."""
+        from cas.repo.collect import gc
+
         try:
             gc.execute(self._repo, planned, run=self._run[0] if self._run else "")
         except (CorruptionError, NotFoundError) as error:

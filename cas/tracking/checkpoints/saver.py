@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from cas.errors import TrackingError
 from cas.ids import CommitId
 from cas.store.pool import NICENESS
 
@@ -106,6 +107,9 @@ class Saver:
                 self._at_work = True
             try:
                 self._do(job, saving)
+            except BaseException:  # a library's panic; this goes on, as whoever settles waits
+                if saving.error is not None:
+                    self._told(saving.error)
             finally:
                 with self._changed:
                     self._at_work = False
@@ -119,5 +123,8 @@ class Saver:
         except Exception as caught:
             error = caught
             self._told(caught)
+        except BaseException as caught:
+            error = TrackingError(f"{type(caught).__name__}: {caught}")
+            raise
         finally:
             saving.end(commit, error)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from cas.errors import NotFoundError
 from cas.ids import CommitId
@@ -23,18 +23,20 @@ from cas.tracking.checkpoints.checkpoint import (
     checkpoint_at,
     gather,
     lacking,
-    load,
     restore,
 )
 from cas.tracking.checkpoints.emergency import Emergency
 from cas.tracking.checkpoints.saver import Saving
 from cas.tracking.checkpoints.storing import Storing, Told
 from cas.tracking.checkpoints.strategy import Schedule, Strategy
+from cas.tracking.checkpoints.whole import load
 from cas.tracking.live import Live
 from cas.tracking.logs import Logs
 from cas.tracking.measures import Scalar
+from cas.tracking.start import say
 
 SAVE: Final = "save_checkpoint"
+BLIND: Final = 200  # times that a strategy is asked without what it goes by, until that is told
 PARTS: Final = ("model", "optimizer", "scheduler", "scaler", "data", "extra")
 
 
@@ -93,14 +95,13 @@ class Saves(Logs):
         """Say whether the run's strategy wants a checkpoint here, between two steps.
 
         It also does after a signal, and once a rule of the watch has asked for one. What is said
-        to be due counts as saved.
+        to be due counts as saved. Of `metrics` the one that the strategy monitors is looked at;
+        where it is not among them, its value is the one that was logged last.
         """
         if not self._usable("should_save"):
             return False
         asked = self.should_checkpoint or self._emergency.is_pending
-        due = self._kept(
-            "should_save", lambda: self._schedule.due(step, epoch, metrics or {}, time.monotonic())
-        )
+        due = self._kept("should_save", lambda: self._is_due(step, epoch, metrics or {}))
         return asked or bool(due)
 
     def save_checkpoint(
@@ -156,12 +157,9 @@ class Saves(Logs):
         """Return the best checkpoint of this run, None without any; waits for what is saved.
 
         That is the newest one that was saved with `best=True`, or else the best by the monitor.
+        Raises NotFoundError where there are some, but no metric was logged that tells.
         """
         own = self._own()
-        for id in own:
-            about = self.repo.document(self.repo.commit(id).tree, "checkpoint.json")
-            if isinstance(about, dict) and about.get("best") is True:
-                return id
         return choose(self.repo, own[:1], "best", "best") if own else None
 
     def load_checkpoint(
@@ -190,13 +188,29 @@ class Saves(Logs):
         loaded = load(self.repo, self._checkpoint(rev), device=map_location)
         return restore(loaded, parts, with_rng=restore_rng, strict=strict)
 
+    def _is_due(self, step: int | None, epoch: int | None, metrics: Mapping[str, Scalar]) -> bool:
+        due = self._schedule.due(step, epoch, self._monitored(metrics), time.monotonic())
+        if self._schedule.blind == BLIND:
+            self._schedule.blind += 1
+            say(f"no {self._schedule.wanted} so far, logged or given to should_save: none is saved")
+        return due
+
+    def _monitored(self, metrics: Mapping[str, Scalar]) -> Mapping[str, Any]:
+        """Return these metrics with the one that says what is best, as it was last logged."""
+        name = self._schedule.wanted
+        if name is None or name in metrics:
+            return metrics
+        whole = self._live.state.metrics.whole(name)
+        return metrics if whole is None else {**metrics, name: whole.last}
+
     def _save(self, saving: Saving, said: "_Said", *, wait: bool) -> bool:
         """Have the state stored as it is now."""
         if said.metrics:
             self.log_metrics(said.metrics, saving.step)  # a wrong number costs it, not the save
         state = gather(self._newest, said.step, said.epoch)
         flat = flatten(state, frameworks.adapters())
-        self._schedule.saved(said.step, said.epoch, said.metrics, time.monotonic())
+        known = self._monitored(said.metrics)
+        self._schedule.saved(said.step, said.epoch, known, time.monotonic())
         details = {
             "epoch": said.epoch,
             "metrics": as_data(said.metrics),
@@ -216,8 +230,10 @@ class Saves(Logs):
         commit = self.repo.commit(base)
         about = self.repo.document(commit.tree, "checkpoint.json")
         told = about if isinstance(about, dict) else {}
-        whole = self._live.state.metrics.summary().get(self._strategy.monitor or "", {})
-        best = {self._strategy.monitor or "": whole.get(self._schedule.mode)}
+        summary = self.repo.document(commit.tree, "summary.json")
+        name = self._strategy.monitor or ""
+        whole = summary.get(name, {}) if isinstance(summary, dict) else {}
+        best = {name: whole.get(self._schedule.mode)}
         self._schedule.saved(commit.step, told.get("epoch"), best, time.monotonic())
 
     def _save_last(self) -> None:

@@ -6,12 +6,12 @@ into memory that was touched before takes half the time. How much they take toge
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from cas.objects.framework import Memory, TensorView
 from cas.objects.pystate import Flat
 from cas.tracking.captured import frameworks
+from cas.tracking.checkpoints.copying import Move, copy
 from cas.tracking.checkpoints.memory import free_bytes
 
 BUFFERS: Final = 2  # one that is being stored, and one that waits
@@ -29,16 +29,22 @@ def staged_bytes(flat: Flat) -> int:
 
 def stage(flat: Flat, memory: Memory) -> Flat:
     """Return a flattened state whose tensors are copies in `memory`, made when this returns."""
-    target, at = memoryview(memory), 0
+    target, begin, at = memoryview(memory), _address(memory), 0
     views: list[tuple[tuple[str | int, ...], TensorView]] = []
-    copying: list[Callable[[], object]] = []
+    moves: list[Move] = []
+    waits: list[Callable[[], object]] = []
     for path, view in flat.views:
-        place = target[at : at + view.nbytes]
-        at += _aligned(view.nbytes)
-        waits = _fill(view, place)
-        copying += [waits] if waits is not None else []
-        views.append((path, replace(view, buffer=_returning(place), fill=None)))
-    for wait in copying:
+        size = view.nbytes
+        place = target[at : at + size]
+        if view.address is not None:
+            moves.append((begin + at, view.address, size))
+        else:
+            waits += _filled(view, place)
+        at += _aligned(size)
+        copied = TensorView(view.dtype, view.shape, view.identity, _returning(place), view.extra)
+        views.append((path, copied))
+    copy(moves)
+    for wait in waits:
         wait()
     return Flat(flat.value, tuple(views))
 
@@ -49,14 +55,24 @@ class Staging:
     def __init__(self, limit: int | None = None, free: Free = free_bytes) -> None:
         self._limit = limit
         self._free = free
+        self._sharers = 1
         self._idle: list[Memory] = []
         self._busy: list[Memory] = []
         self._changed = threading.Condition()
 
+    def share(self, count: int) -> None:
+        """Take this part of what is free: so many processes of this host do the same."""
+        self._sharers = count
+
+    def is_busy(self, nbytes: int) -> bool:
+        """Say whether whoever takes memory for a state of this size has to wait for it."""
+        with self._changed:
+            return not self._has_room(nbytes)
+
     def fits(self, nbytes: int) -> bool:
         """Say whether a state of this size may be copied, when no other one is in the way."""
         with self._changed:
-            return nbytes <= self._most()
+            return self._is_idle(nbytes) or nbytes <= self._most()
 
     def take(self, nbytes: int, *, wait: bool = True) -> Memory | None:
         """Return memory for a state that fits; None when it would have to wait and must not.
@@ -89,12 +105,18 @@ class Staging:
             return self._limit
         free = self._free()
         held = sum(map(len, self._idle)) + sum(map(len, self._busy))
-        return max(FEW, (free + held) // PART) if free is not None else 2**63
+        return max(FEW, (free + held) // (PART * self._sharers)) if free is not None else 2**63
 
     def _has_room(self, nbytes: int) -> bool:
         if not self._busy:
             return True  # what does not fit by itself is not asked for, or has become too large
-        return len(self._busy) < BUFFERS and sum(map(len, self._busy)) + nbytes <= self._most()
+        if len(self._busy) >= BUFFERS:
+            return False
+        return self._is_idle(nbytes) or sum(map(len, self._busy)) + nbytes <= self._most()
+
+    def _is_idle(self, nbytes: int) -> bool:
+        """Say whether memory of this size is held already: then it is free, whatever is else."""
+        return any(len(memory) >= nbytes for memory in self._idle)
 
     def _found(self, nbytes: int) -> Memory:
         for number, memory in enumerate(self._idle):
@@ -112,11 +134,17 @@ def _returning(place: memoryview) -> Callable[[], memoryview]:
     return lambda: place
 
 
-def _fill(view: TensorView, place: memoryview) -> Callable[[], object] | None:
+def _filled(view: TensorView, place: memoryview) -> list[Callable[[], object]]:
+    """Have a tensor written to a place; return what waits for that, if anything has to."""
     if view.fill is not None:
-        return view.fill(place)
+        waits = view.fill(place)
+        return [] if waits is None else [waits]
+    data = view.buffer()
+    copy([(_address(place), _address(data), data.nbytes)])
+    return []
+
+
+def _address(memory: Memory) -> int:
     import numpy as np
 
-    # Unlike a slice of a memoryview, it lets other threads run.
-    np.copyto(np.frombuffer(place, np.uint8), np.frombuffer(view.buffer(), np.uint8))
-    return None
+    return int(np.frombuffer(memory, np.uint8).ctypes.data)

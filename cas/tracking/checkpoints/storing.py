@@ -4,11 +4,12 @@ A state that does not fit into staging memory is stored from where it is, tensor
 the loop waits. Below what must stay free of the disk nothing more is stored.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cas.errors import StorageFullError
 from cas.ids import CommitId
@@ -16,7 +17,6 @@ from cas.objects.framework import Memory
 from cas.objects.pystate import Flat
 from cas.objects.tree import Entry
 from cas.plain import human_bytes
-from cas.repo.collect import gc
 from cas.repo.retain.retention import Keep
 from cas.repo.transaction import Transaction
 from cas.tracking.checkpoints.checkpoint import write_flat
@@ -32,6 +32,8 @@ from cas.tracking.start import say
 
 FULL: Final = "checkpoint left out"
 
+T = TypeVar("T")
+
 Alert = Callable[[str, str], object]
 
 
@@ -42,11 +44,6 @@ class Told:
     moment: Moment
     details: Mapping[str, Any]
     now: Now
-
-    @property
-    def is_best(self) -> bool:
-        """Whether somebody said that it is the best."""
-        return self.details.get("best") is True
 
 
 class Storing:
@@ -76,7 +73,7 @@ class Storing:
         """Have a state stored; with `wait`, from where it is, and durably when this returns."""
         memory = None
         if not wait:
-            memory = self._memory(staged_bytes(flat), saving)
+            memory = self.memory(staged_bytes(flat), saving)
             if saving.done:
                 return
         if memory is None:
@@ -89,11 +86,38 @@ class Storing:
             raise
         self.saver.put(partial(self._store, staged, known, memory), saving)
 
-    def name(self, write: Callable[[Transaction], Entry], told: Told, stored: int) -> CommitId:
-        """Commit a checkpoint of parts that are stored already, at the cost of `stored` bytes."""
-        id = self._live.checkpoint(write, told.moment, told.details, told.now, stored)
-        self._retain(id, told)
+    def name(
+        self, write: Callable[[Transaction], Entry], told: Told, size: int, stored: int
+    ) -> CommitId:
+        """Commit a checkpoint of stored parts, which cost `stored` bytes for a state of `size`."""
+        live = self._live
+        id = self.making_room(
+            lambda: live.checkpoint(write, told.moment, told.details, told.now, stored)
+        )
+        self._is_full = False
+        self._learn(id, size)
+        self._retain()
         return id
+
+    def making_room(self, action: Callable[[], T]) -> T:
+        """Do something; where the disk turns out to be full, again once what can go has gone."""
+        try:
+            return action()
+        except StorageFullError:
+            self._make_room()
+            return action()
+
+    def share(self, count: int) -> None:
+        """Say that so many processes of this host stage their checkpoints in its memory."""
+        self._staging.share(count)
+
+    def would_wait(self, size: int) -> bool:
+        """Say whether a state of this size is to be left out: two others are still being stored."""
+        return self._strategy.busy == SKIP and self._staging.is_busy(size)
+
+    def give_back(self, memory: Memory) -> None:
+        """Take back memory that `memory` has returned, whose content is not needed any more."""
+        self._staging.give_back(memory)
 
     def settle(self, seconds: float | None = None) -> bool:
         """Wait until all that was given is stored; say whether it is."""
@@ -105,11 +129,11 @@ class Storing:
         if self.retention is not None:
             self._live.between(self.retention.ended)
 
-    def _memory(self, size: int, saving: Saving) -> Memory | None:
+    def memory(self, size: int, saving: Saving, *, wait: bool = False) -> Memory | None:
         """Return memory for a copy; None when the state is too large, or the save was left out."""
         with suppress(MemoryError):
             if self._staging.fits(size):
-                memory = self._staging.take(size, wait=self._strategy.busy != SKIP)
+                memory = self._staging.take(size, wait=wait or self._strategy.busy != SKIP)
                 if memory is None:
                     say(f"checkpoint at step {saving.step} left out: two are still being stored")
                     saving.end()
@@ -125,19 +149,15 @@ class Storing:
     def _store(self, flat: Flat, told: Told, memory: Memory | None = None) -> CommitId | None:
         size = staged_bytes(flat)
         try:
-            if not self._has_room(size):
+            if not self.has_room(size):
                 return None
-            try:
-                id = self._commit(flat, told)
-            except StorageFullError:
-                self._make_room()
-                id = self._commit(flat, told)
+            id = self.making_room(partial(self._commit, flat, told))
         finally:
             if memory is not None:
                 self._staging.give_back(memory)
         self._is_full = False
         self._learn(id, size)
-        self._retain(id, told)
+        self._retain()
         return id
 
     def _commit(self, flat: Flat, told: Told) -> CommitId:
@@ -145,7 +165,7 @@ class Storing:
             lambda tx: write_flat(tx.writer, flat), told.moment, told.details, told.now
         )
 
-    def _has_room(self, size: int) -> bool:
+    def has_room(self, size: int) -> bool:
         """Say whether the disk has room; what can be let go of goes first. Alerts once if not."""
         if self._lacks_room(size) is None:
             return True
@@ -171,6 +191,8 @@ class Storing:
             if retention is not None:
                 retention.make_room(self._live.state.run, self._live.state.ref)
                 return
+            from cas.repo.collect import gc  # NumPy is loaded with it: no run waits for that
+
             planned = gc.plan(repo)
             if not planned.empty:
                 gc.execute(repo, planned, run=self._live.state.run)
@@ -180,15 +202,15 @@ class Storing:
 
     def _learn(self, id: CommitId, size: int) -> None:
         volume = self._live.repo.commit(id).volume
-        self._sizes.add(size, volume.stored_bytes if volume is not None else 0)
+        stored = volume.stored_bytes if volume is not None else 0
+        self._sizes.add(size, stored, time.monotonic())
         disk = Disk.of(self._live.repo.path)
         told = self._sizes.outlook(disk, self._keep) if disk is not None else None
         if told is not None:
             say(told)
 
-    def _retain(self, id: CommitId, told: Told) -> None:
+    def _retain(self) -> None:
         """Let the run's policy look at what has been saved."""
         policy, state = self.retention, self._live.state
         if policy is not None:
-            policy.pinned = id if told.is_best else policy.pinned
             self._live.between(lambda: policy.saved(state.run, state.ref))

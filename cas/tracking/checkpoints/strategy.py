@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, no_such
 from cas.repo.retain import amounts
 from cas.repo.retain.retention import Keep
 from cas.tracking.numbers.monitor import monitor
@@ -26,9 +26,9 @@ class Strategy:
     """When to save: every so many steps, epochs or seconds, whichever comes first.
 
     With `save_best_only` a checkpoint is due when `monitor` is better than at any before, `mode`
-    being `min` or `max`. With `on_exception` one more is saved when the `with` block of the run is
-    left by an exception, with `on_signal` after SIGTERM or SIGUSR1. `save_total_limit=N` keeps the
-    last N and the best.
+    being `min` or `max`; it is what `should_save` is given, or else what was logged last. With
+    `on_exception` one more is saved when the `with` block of the run is left by an exception, with
+    `on_signal` after SIGTERM or SIGUSR1. `save_total_limit=N` keeps the last N and the best.
 
     A save is copied and goes on behind the loop; with `wait` it is done when the call returns.
     While one save is stored and another waits, a further one waits too, or with `busy="skip"` is
@@ -101,6 +101,12 @@ class Schedule:
         self._epoch: int | None = None
         self._at = now
         self._best: float | None = None
+        self.blind = 0  # how often a best-only strategy was asked before it had any value
+
+    @property
+    def wanted(self) -> str | None:
+        """The metric that says whether a checkpoint is due; None where none does."""
+        return self.strategy.monitor if self.strategy.save_best_only else None
 
     def due(
         self, step: int | None, epoch: int | None, metrics: Mapping[str, Any], now: float
@@ -113,6 +119,7 @@ class Schedule:
         said = self.strategy
         value = _number(metrics.get(said.monitor)) if said.monitor else None
         better = self._is_better(value)
+        self.blind += said.save_best_only and value is None and self._best is None
         intervals = [
             said.save_steps and _passed(step, self._step, said.save_steps),
             # Epochs are counted from 0, and a checkpoint is of one that is over.
@@ -159,7 +166,7 @@ def as_strategy(told: "Strategy | Mapping[str, Any] | None") -> Strategy:
     known = [field.name for field in fields(Strategy)]
     for name in told:
         if name not in known:
-            raise InvalidInputError(f"strategy has no {name!r}; there are {', '.join(known)}")
+            raise no_such("strategy has no", name, known)
     return Strategy(**{name: value for name, value in told.items() if value is not None})
 
 

@@ -70,6 +70,17 @@ def test_what_a_policy_keeps_goes_and_the_plan_says_why_it_was_kept(repo: Repo) 
     assert held(repo) == {*base.ids[1:3], fork.ids[0]}
 
 
+def test_what_was_said_to_be_the_best_goes_when_it_is_named(repo: Repo) -> None:
+    run = RunBuilder(repo, "exp/base")
+    for step, best in enumerate([True, True, False]):
+        run.checkpoint(step, {"w": noise(step, 1000)}, best=best)
+    run.finish()
+    planned = letgo.plan(repo, [str(run.ids[0]), str(run.ids[1])])
+    assert reasons(planned) == [(), ("said to be the best",)]
+    letgo.execute(repo, planned)
+    assert held(repo) == {run.ids[2]}
+
+
 @pytest.mark.parametrize("name", ["tags/v1", "models/best", "datasets/d", "heads/main"])
 def test_what_a_fixed_name_points_at_stays_until_that_is_gone(repo: Repo, name: str) -> None:
     run = run_of(repo)

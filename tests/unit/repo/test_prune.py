@@ -106,6 +106,31 @@ def test_spares_what_a_name_points_at(repo: Repo) -> None:
     assert reasons(plan)[run.ids[1]] == ("model best",)
 
 
+def test_spares_the_newest_that_was_said_to_be_the_best(repo: Repo) -> None:
+    run = RunBuilder(repo, "exp/one")
+    for step, best in enumerate([False, True, True, False, False]):
+        run.checkpoint(step, {"w": noise(step, 2000)}, value=float(step), best=best)
+    run.finish()
+    plan = prune.plan(repo, LAST)
+    assert plan.dropped == (run.ids[0], run.ids[1], run.ids[3])
+    assert reasons(plan)[run.ids[2]] == ("said to be the best",)
+    by_rule = prune.plan(repo, Keep(best=2))
+    assert by_rule.dropped == (run.ids[0], run.ids[3])
+    assert reasons(by_rule)[run.ids[1]] == ("best 2, as was said",)
+    why = {one.checkpoint.commit: one.reasons for one in prune.explain(repo, run.ids[4], None, 0)}
+    assert why[run.ids[2]] == ("said to be the best",)
+    assert prune.plan(repo, Keep(budget="6kB")).dropped == (run.ids[0], run.ids[1], run.ids[3])
+
+
+def test_what_was_said_of_a_reproduction_that_has_ended_keeps_nothing(repo: Repo) -> None:
+    run = RunBuilder(repo, "exp/one")
+    run.checkpoint(0, {"w": noise(1, 2000)}, best=True)
+    run.finish()
+    set_ref(repo, f"{REPRODUCTIONS}abc/1", run.ids[-1])
+    set_ref(repo, run.ref, None)
+    assert prune.plan(repo, Keep(tagged=True)).dropped == (run.ids[0],)
+
+
 def test_only_what_is_tagged_can_be_kept(repo: Repo) -> None:
     run = run_of(repo, "exp/one", 3)
     set_ref(repo, "tags/v1", run.ids[1])

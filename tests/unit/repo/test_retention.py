@@ -1,6 +1,7 @@
 """A policy keeps what one of its rules names, says why, and never drops what it cannot judge."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,10 @@ def cid(seq: int) -> CommitId:
 def checkpoint(seq: int, value: float | None = None, **metrics: float) -> Checkpoint:
     monitor = None if value is None else Monitor("loss", "min", value)
     return Checkpoint(cid(seq), seq, step=seq * 10, monitor=monitor, metrics=metrics)
+
+
+def said(seq: int, value: float | None = None) -> Checkpoint:
+    return replace(checkpoint(seq, value), best=True)
 
 
 def kept(decisions: tuple[Decision, ...]) -> dict[int, tuple[str, ...]]:
@@ -50,6 +55,22 @@ def test_a_value_that_is_no_number_is_never_best() -> None:
 def test_values_of_another_monitor_are_not_compared() -> None:
     other = Checkpoint(cid(1), 1, monitor=Monitor("acc", "min", 0.0))
     assert list(kept(plan([other, checkpoint(2, 5.0)], Keep(best=1), {}, now=NOW))) == [2]
+
+
+def test_what_was_said_to_be_the_best_comes_before_what_the_monitor_says() -> None:
+    items = [checkpoint(1, 0.1), said(2, 9.0), checkpoint(3, 0.2), said(4), checkpoint(5, 0.3)]
+    one = kept(plan(items, Keep(best=1), {}, now=NOW))
+    assert one == {4: ("best 1, as was said",)}
+    assert list(kept(plan(items, Keep(best=2), {}, now=NOW))) == [2, 4]
+    four = kept(plan(items, Keep(best=4), {}, now=NOW))
+    assert four[1] == four[3] == ("best 4 by loss",)
+    assert list(four) == [1, 2, 3, 4]
+
+
+def test_where_nothing_tells_what_comes_after_it_all_is_kept() -> None:
+    items = [checkpoint(1), said(2), checkpoint(3)]
+    assert list(kept(plan(items, Keep(best=1), {}, now=NOW))) == [2]
+    assert list(kept(plan(items, Keep(best=2), {}, now=NOW))) == [1, 2, 3]
 
 
 def test_keeps_extremes_of_any_metric() -> None:

@@ -116,3 +116,50 @@ def test_a_map_location_moves_what_is_returned(here: Path) -> None:
         assert kept["a"].device.type == "cpu"
         mapped = run.load_checkpoint(map_location={"cpu": "meta"}, restore_rng=False)
         assert mapped.state["model"]["a"].device.type == "meta"
+
+
+def trained(torch: Any, outputs: int) -> tuple[Any, Any]:
+    """A model of two layers and its optimizer, a step on."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, outputs))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
+    train(torch, model, optimizer)
+    return model, optimizer
+
+
+def train(torch: Any, model: Any, optimizer: Any) -> None:
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+
+
+def test_what_does_not_fit_of_a_model_begins_anew_in_its_optimizer(here: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    with cas.track("a") as run:
+        model, optimizer = trained(torch, 2)
+        run.save_checkpoint(model=model, optimizer=optimizer, step=1)
+        grown, other = trained(torch, 5)
+        loaded = run.load_checkpoint(model=grown, optimizer=other, strict=False)
+        assert loaded.reports["optimizer"].missing == ("state[2]", "state[3]")
+        first, _, last, _ = grown.parameters()
+        expected = optimizer.state[next(iter(model.parameters()))]["exp_avg"]
+        assert torch.equal(other.state[first]["exp_avg"], expected)
+        assert "exp_avg" not in other.state[last]
+        train(torch, grown, other)  # with moments of another shape it would fail here
+        assert other.state[last]["exp_avg"].shape == last.shape
+
+
+def test_an_optimizer_of_other_groups_is_refused_before_anything_is_loaded(here: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    with cas.track("a") as run:
+        model, optimizer = trained(torch, 2)
+        run.save_checkpoint(model=model, optimizer=optimizer, step=1)
+        again, _ = trained(torch, 2)
+        before = {name: value.clone() for name, value in again.state_dict().items()}
+        other = torch.optim.AdamW([{"params": again[0].parameters()}, {"params": again[1].weight}])
+        told = "stored state: that has groups of 4 parameters, optimizer of 2 and 1"
+        with pytest.raises(InvalidInputError, match=told):
+            run.load_checkpoint(model=again, optimizer=other)
+        assert all(torch.equal(again.state_dict()[name], value) for name, value in before.items())
+        loaded = run.load_checkpoint(model=again, optimizer=other, strict=False)
+        assert str(loaded.reports["optimizer"]) == "of another shape: param_groups"
+        assert torch.equal(again[0].weight, model[0].weight)
+        assert other.param_groups[0]["lr"] == 1e-3

@@ -457,22 +457,48 @@ def packed(run: Run) -> int:
     return sum(path.stat().st_size for path in (run.repo.path / "packs").rglob("*.*"))
 
 
-def test_where_the_use_of_the_disk_is_heading() -> None:
+def sized(*stored: int, apart: float = 1.0) -> Sizes:
+    """What is known after checkpoints of 1 GB for which so much was stored."""
     sizes = Sizes()
+    for number, size in enumerate(stored):
+        sizes.add(10**9, size, 1000 + number * apart)
+    return sizes
+
+
+def test_where_the_use_of_the_disk_is_heading() -> None:
     disk = Disk(10**12, 50 * 10**9)
-    sizes.add(10**9, 8 * 10**8)
-    assert sizes.outlook(disk, None) is None
-    sizes.add(10**9, 10**9)
-    said = sizes.outlook(disk, None)
+    assert sized(8 * 10**8).outlook(disk, None) is None
+    said = sized(8 * 10**8, 10**9).outlook(disk, None)
     assert said is not None
-    assert "a checkpoint takes 1.0 GB: the disk is full after 50 more" in said
+    assert "a checkpoint takes 1.0 GB: the disk is full after 50 more;" in said
     assert "retention=cas.Keep(last=3, best=1)" in said
-    assert sizes.outlook(disk, cas.Keep(last=2)) is None
-    assert sizes.outlook(Disk(10**15, 10**14), None) is None
-    assert sizes.expected(2 * 10**9) == 2 * 10**9
-    sizes.add(10**9, 10**8)
-    assert sizes.expected(2 * 10**9) == 2 * 10**8
-    assert sizes.outlook(disk, None) is None
+    slow = sized(8 * 10**8, 10**9, apart=720).outlook(disk, None)
+    assert slow is not None
+    assert "full after 50 more, in about 10 h;" in slow
+    assert sized(10**9, 10**9).outlook(Disk(10**15, 10**14), None) is None
+    assert sized(10**9, 10**9, 10**8).outlook(disk, None) is None
+
+
+@pytest.mark.parametrize(
+    ("keep", "is_news"),
+    [
+        (cas.Keep(last=2), False),
+        (cas.Keep(last=2, best=1, min={"loss": 3}), False),
+        (cas.Keep(last=60), True),  # more than the disk holds
+        (cas.Keep(last=2, every=1000), True),  # ever more of them stay
+        (cas.Keep(within="7d"), True),
+        (cas.Keep(every=1000, budget="10GB"), False),
+    ],
+)
+def test_a_policy_that_holds_them_is_no_news(keep: cas.Keep, is_news: bool) -> None:
+    said = sized(10**9, 10**9).outlook(Disk(10**12, 50 * 10**9), keep)
+    assert (said is not None) == is_news
+
+
+def test_the_next_one_may_take_as_much_as_any_of_the_last() -> None:
+    assert Sizes().expected(2 * 10**9) == 2 * 10**9
+    assert sized(10**9, 0, 10**6).expected(2 * 10**9) == 2 * 10**9
+    assert sized(*[10**9] + [10**8] * 8).expected(2 * 10**9) == 2 * 10**8
 
 
 def test_what_must_stay_free_goes_by_the_disk() -> None:
@@ -580,3 +606,39 @@ def test_a_child_of_a_run_dies_of_a_signal_as_any(here: Path) -> None:
 def test_there_is_none_to_load_before_the_first(here: Path) -> None:
     with cas.track("a") as run, pytest.raises(NotFoundError, match="none has been saved"):
         run.load_checkpoint()
+
+
+class Panic(BaseException):
+    """As libraries of Rust raise it: no Exception."""
+
+
+def test_a_panic_behind_the_loop_is_told_and_hangs_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> CommitId:
+        raise Panic("index out of bounds")
+
+    run = cas.track("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(Live, "checkpoint", broken)
+        saving = run.save_checkpoint(model={"w": 1}, step=1)
+        assert saving.commit is None
+        assert "Panic: index out of bounds" in str(saving.error)
+    assert run.save_checkpoint(model={"w": 1}, step=2).commit is not None
+    with pytest.raises(TrackingError, match="Panic: index out of bounds"):
+        run.finish()
+
+
+def test_a_schedule_that_was_forgotten_is_missed(here: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with cas.track("a") as run:
+        run.register(model=model, optimizer=optimizer, data={"at": 1})
+        run.save_checkpoint(step=1)
+        assert run.load_checkpoint().lacks == ()
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+        run.save_checkpoint(step=2)
+        assert run.load_checkpoint().lacks == ("scheduler",)
+        run.save_checkpoint(step=3, scheduler=scheduler)
+        assert run.load_checkpoint().lacks == ()

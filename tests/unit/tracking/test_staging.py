@@ -83,6 +83,29 @@ def test_tensors_of_torch_in_any_layout() -> None:
     assert blobs(copied(state)) == blobs(flat)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_large_and_odd_ones_among_many_small_ones(kind: str) -> None:
+    torch: Any = pytest.importorskip("torch")
+    as_kind = torch.from_numpy if kind == "torch" else np.asarray
+    rng = np.random.default_rng(5)
+    large = rng.integers(0, 2**31, (3000, 4001), np.int32)
+    state = {"large": as_kind(large), "odd": as_kind(large)[:, 1:77], "turned": as_kind(large).T}
+    state |= {f"small{n}": as_kind(large[n, : n + 1]) for n in range(50)}
+    flat = flatten(state, adapters())
+    assert blobs(copied(state)) == blobs(flat)
+
+
+def test_what_lies_in_memory_as_it_is_stored_says_where() -> None:
+    torch: Any = pytest.importorskip("torch")
+    whole = torch.arange(6.0).reshape(2, 3)
+    known = {"t": whole, "part": whole[1:], "n": np.arange(3)}
+    turned = {"t": whole.T, "n": np.arange(6).reshape(2, 3).T, "big": np.arange(3, dtype=">i4")}
+    for path, view in flatten(known, adapters()).views:
+        assert view.address is not None, path
+        assert view.address == np.frombuffer(view.buffer(), np.uint8).ctypes.data
+    assert [view.address for _, view in flatten(turned, adapters()).views] == [None] * 3
+
+
 def test_tensors_of_a_device_are_there_when_the_copy_is_made() -> None:
     torch: Any = pytest.importorskip("torch")
     if not torch.cuda.is_available():
@@ -183,3 +206,23 @@ def test_memory_of_groups_of_the_first_version(tmp_path: Any) -> None:
 def test_this_machine_tells() -> None:
     found = free_bytes()
     assert found is None or 0 <= found < 2**50
+
+
+def test_memory_that_is_held_already_is_used_however_little_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(staging, "FEW", 10)
+    free = {"bytes": 4000}
+    held = Staging(free=lambda: free["bytes"])
+    memory = held.take(1000)
+    assert memory is not None
+    held.give_back(memory)
+    free["bytes"] = 0
+    assert held.fits(900)
+    assert held.take(900, wait=False) is memory
+    assert not held.fits(900)
+
+
+def test_what_no_memory_is_large_enough_for_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError):
+        frameworks.staging(2**62)
