@@ -7,7 +7,9 @@ it is never unpickled.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Final, Protocol
 from warnings import catch_warnings, filterwarnings
 
 import torch
@@ -19,7 +21,6 @@ from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
-    StorageMeta,
     TensorProperties,
     TensorStorageMetadata,
 )
@@ -39,13 +40,33 @@ from torch.futures import Future
 
 from cas.errors import CasError, NotFoundError, TrackingError
 from cas.ids import CommitId
+from cas.objects.canonical import MAX_INT
 from cas.repo.repo import Repo
-from cas.tracking.checkpoints.shards import Contents, Part, Shard, contents, read
+from cas.tracking.checkpoints.shards import Contents, Shard, contents, read
 
-T = TypeVar("T")
-Hold = Callable[[int, object, object], Part]
-Publish = Callable[[Sequence[Part]], str]
-PART: Final = MetadataIndex("part")  # what a process has stored is told as one thing
+PART: Final = MetadataIndex("part")  # what a process has taken is told as one thing
+
+
+class Taker(Protocol):
+    """What takes the state of one process for a save that all of them make."""
+
+    def offer(self, size: int) -> Any:
+        """Return what this process says of itself; it has up to `size` bytes."""
+
+    def agree(self, offers: Sequence[Any], size: int) -> Any:
+        """Return, in the first process, what is agreed of `size` bytes; None for no save."""
+
+    def take(self, terms: Any, number: int, states: "States") -> None:
+        """Take what this process has, so that the caller may change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What one process has of a state: shards of tensors, values, and the keys that lead there."""
+
+    tensors: dict[str, dict[str, list[Any]]]
+    values: dict[str, Any]
+    paths: dict[str, list[Any]]
 
 
 def place(group: Any = None) -> tuple[int, int]:
@@ -74,18 +95,15 @@ def agreed(find: Callable[[], str], group: Any = None) -> str:
     return str(told[0])
 
 
-def save(state: dict[str, Any], hold: Hold, publish: Publish, group: Any = None) -> str:
-    """Have each process hold its part, and the first one publish all; return what that returns.
+def save(state: dict[str, Any], taker: Taker, group: Any = None) -> Any:
+    """Have what each process has taken; return what they agreed on, None for no save.
 
-    `hold(number, tensors, values)` stores a part, `publish(parts)` names all of them. Raises
-    TrackingError in all processes where one failed.
+    A collective. Raises TrackingError in all processes where one failed.
     """
-    storage = _Writer(place(group)[0], hold, publish)
-    with _told("saved"):
-        known: Any = dcp_save(
-            state, storage_writer=storage, planner=DefaultSavePlanner(), process_group=group
-        )
-    return str(known.storage_meta.checkpoint_id)
+    storage = _Writer(state, place(group)[0], taker)
+    with _told("saved"), _alone():
+        dcp_save(state, storage_writer=storage, planner=DefaultSavePlanner(), process_group=group)
+    return storage.terms
 
 
 def load(
@@ -97,9 +115,7 @@ def load(
     """
     storage = _Reader(repo, id)
     planner = _Planner(allow_partial_load=not strict)
-    with _told("loaded"), catch_warnings():
-        # One process that loads what several saved is nothing to warn of.
-        filterwarnings("ignore", "torch.distributed is disabled")
+    with _told("loaded"), _alone():
         dcp_load(state, storage_reader=storage, planner=planner, process_group=group)
     return storage.contents.count
 
@@ -107,10 +123,11 @@ def load(
 class _Writer(StorageWriter):
     """Storage of one save, as one process sees it."""
 
-    def __init__(self, number: int, hold: Hold, publish: Publish) -> None:
+    def __init__(self, state: Mapping[str, Any], number: int, taker: Taker) -> None:
+        self.terms: Any = None
+        self._state = state
         self._number = number
-        self._hold = hold
-        self._publish = publish
+        self._taker = taker
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Do nothing: one of these serves one save."""
@@ -119,26 +136,30 @@ class _Writer(StorageWriter):
         """Do nothing: nothing has to be set up."""
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
-        """Return the plan as it is."""
-        return plan
+        """Return the plan with what this process says of itself."""
+        with _plain():
+            return replace(plan, storage_data=self._taker.offer(_size(plan)))
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """Return the plans as they are."""
-        return plans
+        """Return the plans with what is agreed."""
+        with _plain():
+            offers = [plan.storage_data for plan in plans]
+            terms = self._taker.agree(offers, sum(map(_size, plans)))
+        return [replace(plan, storage_data=terms) for plan in plans]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> "Future[list[WriteResult]]":
-        """Store the shards and values of this process, and have them held."""
-        with _plain():
-            part = self._hold(self._number, *_gathered(plan, planner))
+        """Take the shards and values of this process."""
+        self.terms = plan.storage_data
+        if self.terms is not None:
+            with _plain():
+                states = _gathered(plan, planner, self._state, first=not self._number)
+                self._taker.take(self.terms, self._number, states)
         done: Future[list[WriteResult]] = Future()
-        done.set_result([WriteResult(PART, part.size, part)])
+        done.set_result([WriteResult(PART, 0, None)])
         return done
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Publish all parts; what is returned goes to all processes with the metadata."""
-        with _plain():
-            published = self._publish([one.storage_data for result in results for one in result])
-        metadata.storage_meta = StorageMeta(checkpoint_id=published)
+        """Do nothing: what was taken is stored behind the caller."""
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
@@ -242,25 +263,61 @@ class _Planner(DefaultLoadPlanner):
 
 
 def _gathered(
-    plan: SavePlan, planner: SavePlanner
-) -> tuple[dict[str, dict[str, list[Any]]], dict[str, Any]]:
-    """Return the shards and the values that this process is to store, by name."""
+    plan: SavePlan, planner: SavePlanner, state: Mapping[str, Any], *, first: bool
+) -> States:
+    """Return what this process is to store; the first one has what is empty too."""
     assert isinstance(planner, DefaultSavePlanner)
-    tensors: dict[str, dict[str, list[Any]]] = {}
-    values: dict[str, Any] = {}
+    found = States({}, {}, {})
     for item in sorted(plan.items, key=lambda item: item.index.fqn):
         name = item.index.fqn
+        found.paths[name] = _keys(state, planner.mappings.get(name, (name,)))
         if item.type is WriteItemType.BYTE_IO:
-            values[name] = planner.lookup_object(item.index)
+            found.values[name] = planner.lookup_object(item.index)
             continue
         about, tensor = item.tensor_data, planner.resolve_data(item)
         assert about is not None
         assert isinstance(tensor, torch.Tensor)
         new: dict[str, list[Any]] = {"shape": list(about.size), "offsets": [], "shards": []}
-        told = tensors.setdefault(name, new)
+        told = found.tensors.setdefault(name, new)
         told["offsets"].append(list(about.chunk.offsets))
         told["shards"].append(tensor.detach())
-    return tensors, values
+    for keys in _empty(state) if first else ():  # torch plans no leaf in them
+        name = ".".join(map(str, keys))
+        if name not in planner.mappings:
+            found.values[name], found.paths[name] = {}, keys
+    return found
+
+
+def _keys(state: Mapping[str, Any], path: Sequence[Any]) -> list[Any]:
+    """Return the keys that lead to a leaf as they are: torch makes text of those of dicts.
+
+    A step into a list is a tuple of its number.
+    """
+    at: Any = state
+    keys: list[Any] = []
+    for step in path:
+        if isinstance(at, Mapping):
+            key = step if step in at else next(key for key in at if str(key) == step)
+            keys.append(key if type(key) is int and abs(key) <= MAX_INT else step)
+        else:
+            key = step
+            keys.append((step,))
+        at = at[key]
+    return keys
+
+
+def _empty(state: Mapping[Any, Any], above: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
+    """Yield the keys that lead to the dicts without anything in them."""
+    for key, value in state.items():
+        keys = (*above, key if type(key) is int and abs(key) <= MAX_INT else str(key))
+        if isinstance(value, Mapping):
+            yield from _empty(value, keys) if value else [list(keys)]
+
+
+def _size(plan: SavePlan) -> int:
+    """Return the bytes of the tensors in a plan."""
+    told = [item.tensor_data for item in plan.items if item.tensor_data is not None]
+    return sum(prod(one.chunk.sizes) * one.properties.dtype.itemsize for one in told)
 
 
 def _fill(planner: _Planner, item: ReadItem, tensor: torch.Tensor) -> None:
@@ -296,6 +353,17 @@ def _plain() -> Iterator[None]:
         raise TrackingError(str(error)) from None
     except Exception as error:
         raise TrackingError(f"{type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Be silent of it where one process saves, or loads what several saved: it is no mistake."""
+    if dist.is_available() and dist.is_initialized():
+        yield
+        return
+    with catch_warnings():
+        filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 @contextmanager

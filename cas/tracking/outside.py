@@ -10,7 +10,7 @@ from typing import Final
 
 from cas.errors import CasError
 from cas.ids import CommitId
-from cas.tracking import notebook, ranks
+from cas.tracking import card, notebook, ranks
 from cas.tracking.annotated import Annotated
 from cas.tracking.ends.ending import FINISHED
 from cas.tracking.ranks import LINGER_SECONDS, Gathering, Launch
@@ -46,6 +46,11 @@ class Outside(Annotated):
         """How many processes the program runs as."""
         return self._around.launch.size if self._around.launch is not None else 1
 
+    @property
+    def _sharers(self) -> int:
+        """How many processes of its launch are on this host, as far as the launcher tells."""
+        return self._around.launch.local if self._around.launch is not None else 1
+
     def _surround(self, around: Around) -> None:
         self._around = around
         if around.launch is not None and not self._live.joined:
@@ -57,12 +62,13 @@ class Outside(Annotated):
             state = self._live.state
             summary = state.metrics.summary()
             status = state.status or "running"
-            return notebook.html(self.name, status, self.params, summary, self._curve)
+            return card.html(self.name, status, self.params, summary, self._curve)
         except Exception:  # then it is shown as any other value is
             return None
 
     def _curve(self, metric: str) -> Sequence[float]:
-        return list(self._live.state.metrics.points(metric)["values"])
+        values: Sequence[float] = self._live.state.metrics.points(metric)["values"]
+        return values
 
     def _files(self) -> dict[str, str]:
         """Return what the run leaves as its code beside what was captured at its start."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import AmbiguousError, InvalidInputError, NotFoundError, UnsupportedError
-from cas.ids import BlobId, ManifestId
+from cas.ids import BlobId, CommitId, ManifestId
 from cas.objects.arrays import memory
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN
 from cas.objects.framework import Memory
@@ -25,6 +25,7 @@ from cas.repo.trees.names import shown
 from cas.repo.trees.pick import pick_tensor
 from cas.repo.trees.tensors import StoredFile
 from cas.tracking.captured import frameworks
+from cas.tracking.checkpoints import whole
 from cas.tracking.checkpoints.checkpoint import PRUNED, STATE, checkpoint_at, read_state
 from cas.tracking.start import asked_for, author
 
@@ -39,9 +40,13 @@ def load(rev: str, *, repo: Given = None) -> Any:
     """Return a stored value: of a checkpoint its whole state, as it was saved.
 
     A run stands for its newest checkpoint; REV:PATH names another state, or a series of metrics,
-    which is a dict of (steps, values) by name. Tensors are new and the caller's own.
+    which is a dict of (steps, values) by name. Tensors are new and the caller's own; those of a
+    sharded checkpoint are put together from what each process has saved.
     """
     opened = _opened(repo)
+    sharded = _sharded(opened, rev)
+    if sharded is not None:
+        return whole.load(opened, sharded).state
     path, entry = stored_at(opened, rev)
     if entry.kind not in {EntryKind.STATE, EntryKind.SERIES}:
         raise InvalidInputError(f"{path} is no state: cas.open_file reads a file")
@@ -59,9 +64,13 @@ def read_tensor(rev: str, name: str = "", *, repo: Given = None) -> Any:
 
     REV:PATH names another state, or a file of tensors (safetensors, .npy, .npz, torch.save, GGUF).
     A tensor of a state comes back as what was saved; one of a file as an array of NumPy, or of
-    torch where NumPy lacks the dtype. The only tensor there is needs no name.
+    torch where NumPy lacks the dtype. The only tensor there is needs no name. One of a sharded
+    checkpoint comes whole.
     """
     opened = _opened(repo)
+    sharded = _sharded(opened, rev)
+    if sharded is not None:
+        return whole.read_one(opened, opened.commit(sharded), name)
     found = pick_tensor(opened, stored_at(opened, rev)[1], name)
     if found.alone is None:
         raise UnsupportedError(
@@ -105,6 +114,15 @@ def stored_at(repo: Repo, rev: str) -> tuple[str, Entry]:
                 raise AmbiguousError(word, [f"{word}:{shown(one.path)}" for one in found])
             path = found[0].path
     return shown(path), file_at(repo, id, path)
+
+
+def _sharded(repo: Repo, rev: str) -> CommitId | None:
+    """Return the sharded checkpoint that is asked for as a whole; None for anything else."""
+    id, path = resolve_path(repo, rev)
+    if path or repo.commit(id).kind not in {RUN, DRAFT, CHECKPOINT}:
+        return None
+    id = checkpoint_at(repo, rev.partition(":")[0])
+    return id if whole.is_sharded(repo, repo.commit(id)) else None
 
 
 class _Readable(StoredFile):

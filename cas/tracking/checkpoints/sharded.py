@@ -1,34 +1,37 @@
 """Checkpoints of a program whose state lies over several processes, each of which saves its own.
 
-Every process stores its pieces and lets the draft of the run hold them; then the first one
-publishes the checkpoint that names all of them. A framework says which process has what.
+Every process copies its pieces, stores them behind the loop and lets the draft of the run hold
+them; then the first one publishes the checkpoint that names all of them. A framework says which
+process has what.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from cas.errors import InvalidInputError
 from cas.ids import CommitId, ObjectId
-from cas.objects.tree import Entry
-from cas.repo.transaction import Transaction
 from cas.tracking.captured import frameworks
 from cas.tracking.captured.capture import as_data
 from cas.tracking.checkpoints import rng, shards
 from cas.tracking.checkpoints.checkpoint import Checkpoint, lacking, told_of
+from cas.tracking.checkpoints.parts import PATHS, RNG, TENSORS, VALUES
 from cas.tracking.checkpoints.saver import Saving
 from cas.tracking.checkpoints.saves import Saves
-from cas.tracking.checkpoints.shards import Part, Writing
 from cas.tracking.checkpoints.storing import Told
-from cas.tracking.guard import guarded
+from cas.tracking.checkpoints.together import Offer, Taken, Terms, Together
 from cas.tracking.measures import Scalar
 from cas.tracking.outside import Outside
+
+SAVE = "save_sharded"
 
 
 class Sharded(Outside, Saves):
     """The calls of a run for state that no process has whole."""
 
-    @guarded
+    _together: Together | None = None
+
     def save_sharded(
         self,
         state: dict[str, Any],
@@ -36,46 +39,62 @@ class Sharded(Outside, Saves):
         step: int | None = None,
         epoch: int | None = None,
         metrics: Mapping[str, Scalar] | None = None,
+        wait: bool | None = None,
         best: bool = False,
         group: Any = None,
-    ) -> CommitId | None:
-        """Save a checkpoint of which each process stores its own part; return its commit.
+    ) -> Saving:
+        """Save a checkpoint of which each process stores its own part, behind the caller.
 
         Every process of the group (the default one) makes this call with the same names in `state`,
         as `torch.distributed.checkpoint.save` takes it: DTensors are stored in their shards, what
-        all have alike once. It returns when the checkpoint is durable. Each part has the random
-        generators of its process. The rest is as in `save_checkpoint`.
+        all have alike once. Each part has the random generators of its process. What the state is
+        as this returns is what is stored; `commit` of what is returned waits until the checkpoint
+        is durable, and is the same in all processes. The rest is as in `save_checkpoint`.
 
-        Where one process fails, the call fails in all of them, and nothing is published.
+        Where one process fails, the save fails in all of them, and nothing is published.
         """
         saving = Saving(step if step is not None else epoch)
-        sharding = frameworks.sharding()
+        if not self._usable(SAVE):
+            saving.end()
+            return saving
+        now = self._strategy.wait if wait is None else wait
+        said = {"step": step, "epoch": epoch, "metrics": metrics or {}, "best": best}
+        taken = None
         try:
             with self._turn:
-                self._storing.settle()
-                if metrics:
-                    self.log_metrics(metrics, saving.step)
-                given = {**state, "rng": (), "step": step, "epoch": epoch}
-                details = {
-                    "epoch": epoch,
-                    "metrics": as_data(metrics or {}),
-                    "parts": sorted(state),
-                    "lacks": list(lacking(given)),
-                    "sharded": True,
-                }
-                details |= {"best": True} if best else {}
-
-                def publish(parts: Sequence[Part]) -> str:
-                    return str(self._publish(parts, saving.step, details))
-
-                id = CommitId(ObjectId.parse(sharding.save(state, self._hold, publish, group)))
-                self._schedule.saved(step, epoch, metrics or {}, time.monotonic())
-            saving.end(id)
-            return id
+                taken = self._kept(SAVE, lambda: self._begin(state, saving, said, group, wait=now))
         finally:
-            if not saving.done:
+            if not taken:  # it failed, or was left out
                 saving.end()
+            self._catch_up()
             self._emergency.saved(saving)
+        return saving
+
+    def should_save(
+        self,
+        step: int | None = None,
+        metrics: Mapping[str, Scalar] | None = None,
+        *,
+        epoch: int | None = None,
+        together: bool = False,
+        group: Any = None,
+    ) -> bool:
+        """Say whether the run's strategy wants a checkpoint here, between two steps.
+
+        It also does after a signal, and once a rule of the watch has asked for one. What is said
+        to be due counts as saved.
+
+        By steps and epochs all processes of a launch find the same. The clock, a signal and metrics
+        of their own may reach one before another: with `together` every process of the group makes
+        this call, and all get what the first one finds.
+        """
+        found = super().should_save(step, metrics, epoch=epoch)
+        if not together:
+            return found
+        said = self._kept(
+            "should_save", lambda: frameworks.sharding().agreed(lambda: str(found), group)
+        )
+        return said == str(True)
 
     def load_sharded(
         self,
@@ -91,7 +110,8 @@ class Sharded(Outside, Saves):
         The processes may be more or fewer than those that saved it, and `state` sharded in another
         way: each reads what it needs. With `strict=False` names that the checkpoint lacks stay as
         they are. The random generators are restored where as many processes as saved it load it.
-        `rev` is what the first process makes of it, as in `load_checkpoint`.
+        `rev` is what the first process makes of it, as in `load_checkpoint`, which reads the same
+        checkpoint whole.
 
         Raises NotFoundError when there is no such checkpoint, and TrackingError in every process
         when one of them could not load its part.
@@ -105,25 +125,67 @@ class Sharded(Outside, Saves):
             rng.restore(found, frameworks.loaded())
         return told_of(self.repo, id, state)
 
-    def _hold(self, number: int, tensors: object, values: object) -> Part:
-        """Store what this process has of a checkpoint, and let the draft hold it."""
-        given = Writing(tensors, values, rng.capture(frameworks.loaded()))
-        entry, stored = self._live.hold_part(shards.path_of(number), given)
-        return Part(number, bytes(entry.id), entry.size, stored)
+    def _begin(
+        self,
+        state: dict[str, Any],
+        saving: Saving,
+        said: Mapping[str, Any],
+        group: Any,
+        *,
+        wait: bool,
+    ) -> bool:
+        """Take what this process has, and have it stored; say whether there is anything to."""
+        if self._together is None:
+            self._together = Together(self._live, self._storing, lambda: self.rank)
+            self._storing.share(self._sharers)
+        if said["metrics"]:
+            self.log_metrics(said["metrics"], saving.step)
+        taker = _Taker(self._together, saving, wait=wait)
+        try:
+            agreed = frameworks.sharding().save(state, taker, group)
+        except BaseException:
+            self._together.give_up(taker.taken, taker.terms)
+            raise
+        self._schedule.saved(said["step"], said["epoch"], said["metrics"], time.monotonic())
+        taken = taker.taken
+        if agreed is None or taken is None:
+            return False
+        told = partial(self._described, sorted(state), saving.step, said)
+        self._together.start(taken, told, saving)
+        return True
 
-    def _publish(
-        self, parts: Sequence[Part], step: int | None, details: Mapping[str, Any]
-    ) -> CommitId:
-        """Commit the checkpoint that all processes have stored their parts of."""
-        if self.rank:
-            raise InvalidInputError(
-                f"process 0 of the group is rank {self.rank} of run {self.name}: "
-                "torch.distributed must count the processes as their launcher does"
-            )
+    def _described(self, names: Sequence[str], step: int | None, said: Mapping[str, Any]) -> Told:
+        """Return what the checkpoint says beside its state."""
+        given = {**dict.fromkeys(names), "rng": (), "step": said["step"], "epoch": said["epoch"]}
+        details = {
+            "epoch": said["epoch"],
+            "metrics": as_data(said["metrics"]),
+            "parts": list(names),
+            "lacks": list(lacking(given)),
+            "sharded": True,
+        }
+        details |= {"best": True} if said["best"] else {}
+        return Told(self._live.moment("running", step), details, self._live.now())
 
-        def write(tx: Transaction) -> Entry:
-            draft = tx.ref(self._live.state.open_ref)
-            return shards.joined(tx, None if draft is None else self.repo.commit(draft), parts)
 
-        told = Told(self._live.moment("running", step), details, self._live.now())
-        return self._storing.name(write, told, sum(part.stored for part in parts))
+@dataclass
+class _Taker:
+    """One save, as the framework asks for what it takes."""
+
+    together: Together
+    saving: Saving
+    wait: bool
+    taken: Taken | None = None
+    terms: Terms | None = None
+
+    def offer(self, size: int) -> Offer:
+        return self.together.offer(size)
+
+    def agree(self, offers: Sequence[Offer], size: int) -> Terms | None:
+        self.terms = self.together.agree(offers, size)
+        return self.terms
+
+    def take(self, terms: Terms, number: int, states: Any) -> None:
+        values = {TENSORS: states.tensors, VALUES: states.values, PATHS: states.paths}
+        values[RNG] = rng.capture(frameworks.loaded())
+        self.taken = self.together.take(terms, number, values, self.saving, wait=self.wait)

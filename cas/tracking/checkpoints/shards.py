@@ -1,49 +1,31 @@
-"""The parts of a sharded checkpoint: what each process of a program has stored of it.
+"""Reading sharded checkpoints: what each process of a program has stored of one.
 
-A part is a folder of three states: `tensors` (shards of tensors and where they lie in the whole),
-`values` (what is no tensor) and `rng` (the random generators of the process).
+A part is a folder of states: `tensors` (shards of tensors and where they lie in the whole),
+`values` (what is no tensor), `paths` (where each of both stood in the state) and `rng` (the random
+generators of the process).
 Format: docs/format/run.md, "Sharded checkpoints".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Any, Final
 
 from cas.errors import CorruptionError, NotFoundError
-from cas.ids import ManifestId, ObjectId
+from cas.ids import ManifestId
 from cas.objects.arrays import memory
 from cas.objects.commit import Commit
 from cas.objects.framework import Framework, Memory
 from cas.objects.manifest import State, TensorRow
 from cas.objects.pystate import unflatten
-from cas.objects.states import build_state
 from cas.objects.tree import Entry, EntryKind
 from cas.repo.repo import Repo
-from cas.repo.transaction import Transaction
-from cas.repo.trees import ingest
 from cas.tracking.captured import frameworks
-from cas.tracking.checkpoints.checkpoint import PRUNED, read_state, state_entry, stored_size
+from cas.tracking.checkpoints.checkpoint import PRUNED, read_state, stored_size
+from cas.tracking.checkpoints.parts import PATHS, RNG, SHARDS, TENSORS, VALUES
 
-SHARDS: Final = b"shards"
-TENSORS: Final = b"tensors"
-VALUES: Final = b"values"
-RNG: Final = b"rng"
 BATCH: Final = 256 * 1024 * 1024  # bytes of shards that are read together
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one process has stored; it goes to another process, so that all of it is plain.
-
-    `stored` is what it cost, in bytes.
-    """
-
-    number: int
-    tree: bytes
-    size: int
-    stored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,65 +59,11 @@ class Contents:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, object]
     count: int
+    paths: Mapping[str, object] = field(default_factory=dict)  # nothing of it is checked
 
 
-class Writing:
-    """Stores a part; called again, it reads the tensors again only where they are not there."""
-
-    def __init__(self, tensors: object, values: object, rng: object) -> None:
-        self._given = {TENSORS: tensors, VALUES: values, RNG: rng}
-        self._states: dict[bytes, State] = {}
-
-    def __call__(self, tx: Transaction) -> Entry:
-        """Return the part's entry; raise UnstorableError naming what cannot be stored."""
-        entries = []
-        for name, value in self._given.items():
-            state = self._states.get(name)
-            if state is None or not all(map(tx.writer.has, state.blobs())):
-                state = build_state(value, frameworks.adapters(), tx.writer.blob)
-                self._states[name] = state
-            entries.append((name, state_entry(tx.writer, state, name)))
-        tree = ingest.nest(tx.writer, entries)
-        return _folder(b"part", tree.id, tree.size)
-
-
-def path_of(number: int) -> str:
-    """Return where a draft holds the part of a process."""
-    return f"{SHARDS.decode()}/{number}"
-
-
-def held(repo: Repo, draft: Commit) -> dict[str, Entry]:
-    """Return the parts that a draft holds until their checkpoint is published, by their paths."""
-    entry = repo.lookup(draft.payload, SHARDS) if draft.payload is not None else None
-    if entry is None or entry.kind is not EntryKind.TREE:
-        return {}
-    return {f"{SHARDS.decode()}/{one.name.decode()}": one for one in repo.entries(entry.id)}
-
-
-def joined(tx: Transaction, draft: Commit | None, parts: Sequence[Part]) -> Entry:
-    """Return the entry of a checkpoint made of parts; raise NotFoundError where one is not held.
-
-    What the draft holds cannot be collected before the transaction that replaces the draft.
-    """
-    there = {} if draft is None else held(tx.repo, draft)
-    for part in parts:
-        entry = there.get(path_of(part.number))
-        if entry is None or bytes(entry.id) != part.tree or not tx.writer.has(entry.id):
-            raise NotFoundError(
-                "part",
-                f"{part.number} of the checkpoint",
-                "every process must be of one run, in one repository on a shared disk",
-            )
-    entries = [
-        (str(part.number).encode(), _folder(b"part", ObjectId(part.tree), part.size))
-        for part in parts
-    ]
-    tree = ingest.nest(tx.writer, entries)
-    return _folder(SHARDS, tree.id, tree.size)
-
-
-def contents(repo: Repo, commit: Commit) -> Contents:
-    """Return what a sharded checkpoint holds; reads no tensor.
+def contents(repo: Repo, commit: Commit, *, values: bool = True) -> Contents:
+    """Return what a sharded checkpoint holds, without `values` its tensors alone; reads no shard.
 
     Raises NotFoundError when it is no sharded one, or was pruned, and CorruptionError when its
     shards do not make up its tensors.
@@ -143,16 +71,18 @@ def contents(repo: Repo, commit: Commit) -> Contents:
     parts = _parts(repo, commit)
     shapes: dict[str, tuple[int, ...]] = {}
     shards: dict[str, list[Shard]] = {}
-    values: dict[str, object] = {}
+    told: dict[str, object] = {}
+    paths: dict[str, object] = {}
     for part in parts:
         for name, shape, found in _shards(repo, part):
             if shapes.setdefault(name, shape) != shape:
                 raise CorruptionError(f"shards: parts differ in the shape of {name}")
             shards.setdefault(name, []).extend(found)
-        told = read_state(repo, _state(repo, part, VALUES))
-        values |= told if isinstance(told, dict) else {}
+        if values:
+            told |= _map(repo, part, VALUES)
+            paths |= _map(repo, part, PATHS) if repo.lookup(part.id, PATHS) is not None else {}
     tensors = {name: _whole(name, shapes[name], shards[name]) for name in shapes}
-    return Contents(tensors, values, len(parts))
+    return Contents(tensors, told, len(parts), paths)
 
 
 def rng_of(repo: Repo, commit: Commit, number: int) -> Any:
@@ -162,6 +92,12 @@ def rng_of(repo: Repo, commit: Commit, number: int) -> Any:
 
 def read(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Any]]:
     """Yield each shard with its tensor, on the CPU; memory is taken for some of them at a time."""
+    for shard, data in read_bytes(repo, shards):
+        yield shard, shard.framework.tensor(shard.row, data, shard.extra)
+
+
+def read_bytes(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Memory]]:
+    """Yield each shard with its bytes, row-major."""
     batch: list[Shard] = []
     size = 0
     for shard in shards:
@@ -173,7 +109,7 @@ def read(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Any]]:
     yield from _filled(repo, batch)
 
 
-def _filled(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Any]]:
+def _filled(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Memory]]:
     targets = [_memory(repo, shard.row) for shard in shards]
     try:
         repo.store.fill_all(
@@ -183,8 +119,7 @@ def _filled(repo: Repo, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Any]]:
         )
     except NotFoundError as error:
         raise NotFoundError("data of", shards[0].row.label, PRUNED) from error
-    for shard, target in zip(shards, targets, strict=True):
-        yield shard, shard.framework.tensor(shard.row, target, shard.extra)
+    yield from zip(shards, targets, strict=True)
 
 
 def _memory(repo: Repo, row: TensorRow) -> Memory:
@@ -213,6 +148,13 @@ def _state(repo: Repo, part: Entry, name: bytes) -> ManifestId:
     if entry is None or entry.kind is not EntryKind.STATE:
         raise CorruptionError(f"shards: a part has no state {name.decode()}")
     return ManifestId(entry.id)
+
+
+def _map(repo: Repo, part: Entry, name: bytes) -> dict[str, object]:
+    told = read_state(repo, _state(repo, part, name))
+    if not isinstance(told, dict):
+        raise CorruptionError(f"shards: {name.decode()} of a part is no map")
+    return told
 
 
 def _shards(repo: Repo, part: Entry) -> Iterator[tuple[str, tuple[int, ...], list[Shard]]]:
@@ -278,7 +220,3 @@ def _lengths(told: Sequence[object]) -> tuple[int, ...]:
     if not isinstance(told, list) or not all(type(one) is int and one >= 0 for one in told):
         raise ValueError("not a list of lengths")
     return tuple(told)
-
-
-def _folder(name: bytes, id: ObjectId, size: int) -> Entry:
-    return Entry(name, EntryKind.TREE, id, size, ingest.FOLDER_MODE)

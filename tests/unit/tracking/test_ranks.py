@@ -10,10 +10,13 @@ import pytest
 
 import cas as library
 from cas.repo.layout import JOURNALS
+from cas.tracking.journals.feed import create_journal
 from cas.tracking.journals.journal import read_journal
+from cas.tracking.journals.state import RunState
 from cas.tracking.ranks import Launch, launch
 from tests.support.runs import (
     cas,
+    checkpoints,
     eventually,
     killed,
     names,
@@ -64,6 +67,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     script(folder, TRAIN)
     return folder
+
+
+PLANNED = """\
+rank = int(os.environ["RANK"])
+with cas.track("exp", name="r", strategy={"save_steps": 2}, resume="auto") as run:
+    asked = [step for step in range(1, 7) if run.should_save(step)]
+    run.log({"loss": 0.5})
+    if sys.argv[1] == "first":
+        run.save_checkpoint(extra=1, step=6, wait=True)
+    print(asked, run.resumed, run.latest())
+    if rank == 0:
+        time.sleep(1)
+    run.finish("interrupted")
+"""
+FORKED = """\
+rank = int(os.environ["RANK"])
+with cas.fork("exp/r", name="fork") as run:
+    print(run.load_checkpoint().step, run.log({"loss": 0.25}))
+    if rank == 0:
+        time.sleep(1)
+"""
 
 
 @pytest.mark.parametrize(
@@ -139,6 +163,84 @@ def test_ranks_inside_cas_run_are_its_run(here: Path) -> None:
     assert points(repo, commit)["loss/rank1"] == [(0, 10.0), (1, 11.0), (2, 12.0)]
 
 
+def together(folder: Path, *argv: str) -> list[tuple[str, str]]:
+    """Run a program as two ranks; return what each of them wrote."""
+    children = [
+        started(folder, sys.executable, *argv, CAS_RUN_KEY="job", **rank(number))
+        for number in (0, 1)
+    ]
+    told = [child.communicate(timeout=60) for child in children]
+    assert [child.returncode for child in children] == [0, 0], told
+    return told
+
+
+@pytest.mark.slow
+def test_all_ranks_know_the_strategy_and_what_they_resume(here: Path) -> None:
+    script(here, PLANNED)
+    first = [out for out, _ in together(here, "train.py", "first")]
+    assert first[0].startswith("[2, 4, 6] None ")
+    second = [out for out, _ in together(here, "train.py", "again")]
+    repo = opened(here)
+    (base, _), *_ = checkpoints(repo, repo.root.refs["runs/exp/r"])
+    assert second == [f"[2, 4, 6] {base} {base}\n"] * 2
+    logged = points(repo, repo.commit(repo.root.refs["runs/exp/r"]))
+    assert logged["loss/rank1"][-1] == (1, 0.5)  # steps go on in all of them
+    script(here, FORKED)
+    assert [out.split()[0] for out, _ in together(here, "train.py")] == ["6", "6"]
+
+
+@pytest.mark.slow
+def test_one_of_two_ranks_makes_the_repository_and_says_so(here: Path) -> None:
+    script(here, PLANNED)
+    told = [err for _, err in together(here, "train.py", "again")]
+    assert sum(err.count("created repository") for err in told) == 1
+
+
+def test_a_launch_shares_the_memory_of_its_host() -> None:
+    def local(**variables: str) -> int:
+        found = launch(variables)
+        assert found is not None
+        return found.local
+
+    assert local(RANK="0", WORLD_SIZE="16", LOCAL_WORLD_SIZE="8") == 8
+    assert local(RANK="0", WORLD_SIZE="16") == 16  # nobody knows: all may be here
+    assert local(RANK="0", WORLD_SIZE="4", LOCAL_WORLD_SIZE="0") == 4
+    slurm = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}
+    assert local(**slurm) == 4
+
+
+def test_a_group_that_the_program_has_made_is_a_launch() -> None:
+    found = launch({}, lambda: (1, 2))
+    assert found is not None
+    assert (found.launcher, found.rank, found.size) == ("group", 1, 2)
+    assert launch({}, lambda: (0, 1)) is None
+    told = launch(rank(0), lambda: (1, 2))
+    assert told is not None
+    assert told.launcher == "torchrun"  # what a launcher says comes first
+
+
+def test_a_damaged_frame_of_another_process_costs_no_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(here)
+    for name, value in rank(0, CAS_RANK_PID=str(os.getpid())).items():
+        monkeypatch.setenv(name, value)
+    with library.track("exp", name="r") as own:
+        state = own._live.state
+        writer = create_journal(own.repo, RunState(state.run, state.ref, state.uid), name_of(own))
+        good = {"t": "metadata", "metadata": {"a": 1}}
+        writer.append([{"t": "points", "names": 7}, {"t": "artifact"}, good])
+        writer.close()
+    assert "not all of it could be taken over" in capsys.readouterr().err
+    repo = opened(here)
+    _, commit = only_run(repo)
+    assert repo.document(commit.tree, "metadata.json") == {"a": 1}
+
+
+def name_of(own: library.Run) -> str:
+    return f"{own._live.state.uid.hex()}-1-1.journal"
+
+
 def _has_points(journal: Path) -> bool:
     return any(frame["t"] == "points" for frame in read_journal(journal).frames)
 
@@ -172,6 +274,7 @@ def test_a_rank_without_rank_0_tracks_itself(here: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(here)
     for name, value in rank(1).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CAS_RANK_PID", str(os.getpid()))  # so that it is gone after the test
     monkeypatch.setattr(ranks.found, "__defaults__", (0.1,))
     with library.track("exp", name="alone") as run:
         run.log({"loss": 1.0})
