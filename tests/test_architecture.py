@@ -25,6 +25,7 @@ HOMES = {
     "msgpack": "cas/objects/canonical.py",
     "torch": "cas/integrations/",
     "PIL": "cas/tracking/media/image.py",
+    "tensorboard": "cas/tracking/sinks/tensorboard.py",
     "yaml": "cas/tracking/settings/yamlfile.py",
 }
 # Nothing that cas reads is ever unpickled: these names do not occur outside the tests.

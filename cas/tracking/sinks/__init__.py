@@ -1,0 +1,1 @@
+"""Where what a run logs goes as well, while it goes on."""
