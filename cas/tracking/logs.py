@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from cas.errors import InvalidInputError
@@ -14,6 +15,7 @@ from cas.tracking.captured.capture import as_params
 from cas.tracking.captured.determinism import make_reproducible
 from cas.tracking.checkpoints import rng
 from cas.tracking.guard import guarded
+from cas.tracking.live import Live
 from cas.tracking.media.audio import Audio
 from cas.tracking.media.content import library
 from cas.tracking.media.figure import is_figure
@@ -31,10 +33,16 @@ MAX_DEPTH: Final = 16
 class Logs(Uses):
     """The `log` and `log_params` calls of a run, and what goes with the whole of it."""
 
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
+        self._watches: list[ModelWatch] = []
+
     @guarded
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record params, nested or not; values under secret-looking names are masked."""
-        self._live.note({"t": "params", "params": as_params(params)})
+        with self._telling("params.json"):
+            told = as_params(params)
+        self._live.note({"t": "params", "params": told})
 
     @guarded
     def log(
@@ -62,13 +70,15 @@ class Logs(Uses):
         if numbers:
             self._add_points(numbers, step, epoch)
             step = metrics.last_step if step is None else step
-        for key, value in others:
-            self._log_one(key, value, step, epoch)
+        for key, value in others:  # what is wrong with one costs this one alone
+            self._kept("log", partial(self._log_one, key, value, step, epoch))
 
     @guarded
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Record facts about the run that are no params: they are shown, and never compared."""
-        self._live.note({"t": "metadata", "metadata": as_params(metadata)})
+        with self._telling("metadata.json"):
+            told = as_params(metadata)
+        self._live.note({"t": "metadata", "metadata": told})
 
     @property
     def summary(self) -> dict[str, dict[str, Any]]:
@@ -115,7 +125,11 @@ class Logs(Uses):
         watch = ModelWatch(
             model, optimizer, every=every, histograms=histograms, step=first, tell=self._look
         )
+        for before in [one for one in self._watches if one.same(watch)]:
+            before.end()  # called again, it begins anew: one look at each step is enough
+            self._watches.remove(before)
         watch.begin()
+        self._watches.append(watch)
         return watch
 
     def _look(self, watch: ModelWatch, step: int) -> None:
@@ -208,7 +222,9 @@ def _kind(key: str, value: Any) -> str:
     rows = isinstance(value, Sequence) and value and all(isinstance(row, Mapping) for row in value)
     if rows:
         return "table"
-    if hasattr(value, "__array__") or isinstance(value, Sequence):
+    if hasattr(value, "__array__") or (
+        isinstance(value, Sequence) and not isinstance(value, bytes)
+    ):
         return "histogram"
     kind = type(value).__name__
     raise InvalidInputError(

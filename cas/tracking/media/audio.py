@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError, UnsupportedError
-from cas.tracking.media.content import Content, Prepared, as_array, clean, ready
+from cas.tracking.media.content import Content, Prepared, as_array, clean, ready, whole
 
 FORMATS: Final = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".ogg": "ogg"}
 PCM: Final = 1
@@ -54,15 +54,18 @@ def prepare(audio: Audio) -> Prepared:
             return ready(Content(format, path.read_bytes(), options))
         except OSError as error:
             raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    if type(audio.rate) is not int or not 0 < audio.rate < 2**32:
-        raise InvalidInputError(f"audio needs its rate in Hz, not {audio.rate!r}")
+    rate = whole(audio.rate, "the rate of audio, in Hz,")
+    if not 0 < rate < 2**32:
+        raise InvalidInputError(f"audio needs its rate in Hz, not {rate}")
     samples = as_array(audio.data, "audio")
+    if samples.dtype.kind == "c":
+        raise InvalidInputError("audio has no complex numbers")
     if samples.ndim not in {1, 2} or samples.size * 8 > MAX_BYTES:
         raise InvalidInputError("audio is n samples, or n x channels, of less than 4 GB")
     if samples.ndim == 2 and not 0 < samples.shape[1] < 256:
         raise InvalidInputError(f"audio of {samples.shape[1]} channels: its shape is n x channels")
     options["axes"] = samples.ndim
-    return Prepared(samples.nbytes, lambda: Content("wav", _wav(samples, audio.rate), options))
+    return Prepared(samples.nbytes, lambda: Content("wav", _wav(samples, rate), options))
 
 
 def decode(format: str, data: bytes, options: dict[str, Any]) -> Audio:
@@ -71,7 +74,7 @@ def decode(format: str, data: bytes, options: dict[str, Any]) -> Audio:
 
     if format != "wav":
         raise UnsupportedError(f"audio in the format {format} is read with .bytes()")
-    tag, channels, rate, bits, raw = _read(data)
+    tag, channels, rate, bits, raw = wav(data)
     names = [name for name, known in TYPES.items() if known == (tag, bits)]
     if not names or channels == 0:
         raise UnsupportedError("a WAV file in another form than cas writes: use .bytes()")
@@ -85,8 +88,6 @@ def _wav(samples: Any, rate: int) -> bytes:
     import numpy as np
 
     if samples.dtype.name not in TYPES:
-        if samples.dtype.kind == "c":
-            raise InvalidInputError("audio has no complex numbers")
         samples = samples.astype(np.float32)
     tag, bits = TYPES[samples.dtype.name]
     channels = 1 if samples.ndim == 1 else samples.shape[1]
@@ -103,8 +104,8 @@ def _wav(samples: Any, rate: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _read(data: bytes) -> tuple[int, int, int, int, bytes]:
-    """Return format tag, channels, rate, bits and samples of a WAV file."""
+def wav(data: bytes) -> tuple[int, int, int, int, bytes]:
+    """Return format tag, channels, rate, bits and samples of a WAV file; or CorruptionError."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise CorruptionError("not a WAV file")
     at, about = 12, None

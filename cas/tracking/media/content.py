@@ -1,12 +1,16 @@
 """What every kind of thing that is logged has in common: copied at once, encoded later."""
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from cas.errors import InvalidInputError
 from cas.objects.document import document
 from cas.tracking.privacy.secrets import scrub_text, valid_text
+
+LIBRARIES: Final = frozenset({"PIL", "matplotlib", "pandas", "plotly", "polars", "pyarrow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def as_array(value: object, what: str) -> Any:
 
     given: Any = value
     if callable(getattr(given, "detach", None)):
-        given = given.detach().cpu()
+        given = _dense(given.detach().cpu())
         if str(given.dtype).rpartition(".")[2].startswith(("bfloat", "float8", "float4")):
             given = given.float()
         given = given.resolve_conj().resolve_neg().numpy()
@@ -70,6 +74,28 @@ def as_array(value: object, what: str) -> Any:
     return array
 
 
+def whole(value: object, what: str) -> int:
+    """Return a whole number, also one of NumPy or a tensor; raise InvalidInputError."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # it raises TypeError for all else
+    except TypeError as error:
+        raise InvalidInputError(f"{what} is a whole number, not {value!r}") from error
+
+
 def library(value: object) -> str:
-    """Return the name of the library that a value's type comes from."""
-    return type(value).__module__.partition(".")[0]
+    """Return which known library a value's class, or one that it is made of, comes from, or ""."""
+    kind: Any = type(value)
+    return _library(kind)
+
+
+@lru_cache(256)
+def _library(kind: type) -> str:
+    homes = (one.__module__.partition(".")[0] for one in kind.__mro__)
+    return next((home for home in homes if home in LIBRARIES), "")
+
+
+def _dense(tensor: Any) -> Any:
+    """Return a tensor that is sparse or quantized as one that NumPy can have."""
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if str(tensor.layout) == "torch.strided" else tensor.to_dense()

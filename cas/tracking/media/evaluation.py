@@ -21,6 +21,8 @@ def confusion_matrix(
     true, said = _answers(truth), _answers(predicted)
     if true.shape != said.shape:
         raise InvalidInputError(f"{len(true)} true classes, but {len(said)} predicted ones")
+    if len(true) and _is_text(true) != _is_text(said):
+        raise InvalidInputError("true and predicted classes are numbers, or both are texts")
     known = np.asarray(labels) if labels is not None else np.unique(np.concatenate([true, said]))
     order = np.argsort(known)
     places = [np.searchsorted(known, one, sorter=order) for one in (true, said)]
@@ -140,9 +142,15 @@ def _answers(given: object) -> Any:
     if callable(getattr(value, "detach", None)):
         value = value.detach().cpu()
     array = np.asarray(value)
+    if array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat):
+        array = array.astype(str)  # a column of pandas
     if array.ndim != 1 or array.dtype.kind not in "biufUS":
         raise InvalidInputError("classes are one list of numbers or texts")
     return array
+
+
+def _is_text(classes: Any) -> bool:
+    return classes.dtype.kind in "US"
 
 
 def _listed(array: Any) -> list[float]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from cas.errors import CorruptionError, InvalidInputError
 from cas.tracking.media import image
 from cas.tracking.media.content import Content, Prepared, clean, library, ready
+from cas.tracking.privacy.secrets import scrub_bytes
 
 PLOTLY: Final = "plotly.json"
 PICTURES: Final = ("png", "svg")
@@ -16,7 +17,7 @@ DATA: Final = "bdata"  # numbers in base64, in a figure of plotly: no text to lo
 def is_figure(value: object) -> bool:
     """Say whether a value is a figure of a library that is known here."""
     if library(value) == "plotly":
-        return hasattr(value, "to_plotly_json")
+        return hasattr(value, "to_plotly_json") and hasattr(value, "add_trace")
     return library(value) == "matplotlib" and hasattr(value, "savefig")
 
 
@@ -25,7 +26,8 @@ def prepare(figure: object, format: str = "png", dpi: int | None = None) -> Prep
     given: Any = figure
     if not is_figure(figure):
         kind = type(figure).__name__
-        raise InvalidInputError(f"a {kind} is no figure: of matplotlib or plotly one is wanted")
+        hint = "; its .figure is" if is_figure(getattr(figure, "figure", None)) else ""
+        raise InvalidInputError(f"a {kind} is no figure of matplotlib or plotly{hint}")
     if library(figure) == "plotly":
         text: str = given.to_json()
         spec = text.encode()
@@ -38,8 +40,13 @@ def prepare(figure: object, format: str = "png", dpi: int | None = None) -> Prep
     target = io.BytesIO()
     options = {} if dpi is None else {"dpi": dpi}
     plain = {"Software": None} if format == "png" else {"Date": None}
-    given.savefig(target, format=format, metadata=plain, **options)
-    return ready(Content(format, target.getvalue()))
+    from matplotlib import rc_context
+
+    # Else each SVG has names of its own in it, drawn at random, and equal figures have no equal id.
+    with rc_context({"svg.hashsalt": "cas"}):
+        given.savefig(target, format=format, metadata=plain, **options)
+    picture = target.getvalue()
+    return ready(Content(format, scrub_bytes(picture)[0] if format == "svg" else picture))
 
 
 def decode(format: str, data: bytes, options: dict[str, Any]) -> Any:

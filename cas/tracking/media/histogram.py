@@ -100,6 +100,8 @@ def to_bytes(histogram: Histogram) -> bytes:
         raise InvalidInputError("a histogram has up to 4,096 counts, and one edge more than counts")
     if counts.dtype.kind not in "iu" or counts.min() < 0:
         raise InvalidInputError("the counts of a histogram are whole numbers from 0 on")
+    if not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+        raise InvalidInputError("the edges of a histogram are numbers that go up")
     width = next(width for width in WIDTHS if int(counts.max()) < 2 ** (8 * width))
     even = _even(edges[0], edges[-1], len(edges))
     ends = edges[[0, -1]] if np.array_equal(even, edges) else edges

@@ -1,8 +1,10 @@
 """Tables: frames as Parquet where that can be written, all else as JSON by columns."""
 
+import copy
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,10 +13,12 @@ from typing import Any, Final
 
 from cas.errors import CorruptionError, InvalidInputError, UnsupportedError
 from cas.tracking.media.content import Content, Prepared, clean, library
-from cas.tracking.privacy.secrets import scrub_text, valid_text
+from cas.tracking.privacy.secrets import find, scrub_text, valid_text
 
 FRAMES: Final = frozenset({"pandas", "polars", "pyarrow"})
+FRAME: Final = frozenset({"DataFrame", "Table", "RecordBatch"})  # what they call theirs
 SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+FIXED: Final = str | int | float | None  # cells that nobody can change
 BETWEEN: Final = "\n"
 
 
@@ -40,19 +44,18 @@ class Table:
 
 
 def is_frame(value: object) -> bool:
-    """Say whether a value is a table of a library that is known here."""
-    return library(value) in FRAMES and any(
-        hasattr(value, name) for name in ("columns", "column_names")
-    )
+    """Say whether a value is a table of a library that is known here, or of a class made of one."""
+    return library(value) in FRAMES and any(one.__name__ in FRAME for one in type(value).__mro__)
 
 
 def prepare(given: object, columns: Sequence[str] | None = None) -> Prepared:
     """Copy a table: a frame, columns by name, dicts, or rows with `columns`; InvalidInputError."""
     value: Any = given
+    _check_names(_names(value) if is_frame(value) else columns)
     if is_frame(value) and find_spec("pyarrow") is not None:
-        if library(value) == "pandas":
-            value = _with_index(value).copy()
-        return Prepared(int(_size(value)), lambda: Content("parquet", _parquet(value)))
+        held = _held(value)
+        if held is not None:
+            return Prepared(_size(held), lambda: _of_frame(held))
     table = Table(_columns(value, columns))
     lengths = {len(column) for column in table.columns.values()}
     if len(lengths) > 1:
@@ -93,6 +96,18 @@ def _columns(value: Any, names: Sequence[str] | None) -> dict[str, list[Any]]:
     return {str(name): [_plain(row[at]) for row in rows] for at, name in enumerate(names)}
 
 
+def _names(frame: Any) -> list[str]:
+    if library(frame) == "pyarrow":
+        return list(frame.schema.names)
+    return [str(name) for name in frame.columns]
+
+
+def _check_names(names: Sequence[str] | None) -> None:
+    twice = [name for name, count in Counter(names or ()).items() if count > 1]
+    if twice:
+        raise InvalidInputError(f"the table has more than one column {twice[0]!r}")
+
+
 def _by_name(value: Any) -> Any:
     """Return the columns of a table by name; all else as it is."""
     if isinstance(value, Table):
@@ -115,8 +130,15 @@ def _items(column: Any) -> list[Any]:
 
 
 def _plain(item: Any) -> Any:
-    if item is None or isinstance(item, bool | int | float | str | Mapping | list | tuple):
+    """Return a cell as plain data that nobody else can change."""
+    if item is None or isinstance(item, bool | int | float | str):
         return item
+    if isinstance(item, Mapping):
+        return {str(name): _plain(one) for name, one in item.items()}
+    if getattr(item, "ndim", 0):  # an array or tensor in a cell
+        item = (item.detach().cpu() if hasattr(item, "detach") else item).tolist()
+    if isinstance(item, list | tuple):
+        return [_plain(one) for one in item]
     if isinstance(item, datetime | date):
         return None if item != item else item  # noqa: PLR0124 - what pandas calls NaT
     unwrapped = item.item() if callable(getattr(item, "item", None)) else item
@@ -151,7 +173,7 @@ def _typed(column: Sequence[Any]) -> tuple[str, list[Any]]:
 def _scrubbed(texts: Sequence[str | None]) -> list[str | None]:
     # One look at all of them costs little where there is nothing to find.
     valid = [None if text is None else valid_text(text) for text in texts]
-    if not scrub_text(BETWEEN.join(text for text in valid if text is not None))[1]:
+    if not find(BETWEEN.join(text for text in valid if text is not None)):
         return valid
     return [None if text is None else scrub_text(text)[0] for text in valid]
 
@@ -196,15 +218,53 @@ def _with_index(frame: Any) -> Any:
 def _size(frame: Any) -> int:
     if library(frame) == "pandas":
         return int(frame.memory_usage(index=False).sum())
-    return int(frame.nbytes if hasattr(frame, "nbytes") else frame.estimated_size())
+    return int(frame.nbytes)
+
+
+def _held(frame: Any) -> Any:
+    """Return a copy of a frame that shares no memory with it, None where Arrow has no such types.
+
+    Frames of polars and pyarrow may lie in the memory of an array that goes on changing.
+    """
+    if library(frame) == "pandas":
+        return _copied(_with_index(frame))
+    arrow: Any = _arrow()
+    try:
+        if library(frame) == "polars":
+            frame = frame.to_arrow()
+        elif not isinstance(frame, arrow.Table):
+            frame = arrow.Table.from_batches([frame])
+        target = arrow.BufferOutputStream()
+        with arrow.ipc.new_stream(target, frame.schema) as stream:
+            stream.write_table(frame)
+        return arrow.ipc.open_stream(target.getvalue()).read_all()
+    except Exception:  # polars raises what Rust makes of it
+        return None
+
+
+def _copied(frame: Any) -> Any:
+    """Return a copy of a frame of pandas, with copies of what can be changed in its cells."""
+    copied = frame.copy()
+    for at, kind in enumerate(frame.dtypes):
+        cells = copied.iloc[:, at]
+        if getattr(kind, "hasobject", False) and not all(isinstance(cell, FIXED) for cell in cells):
+            copied.isetitem(at, cells.map(copy.deepcopy))
+    return copied
+
+
+def _of_frame(frame: Any) -> Content:
+    """Return a frame as Parquet, as JSON where Arrow does not take what is in it."""
+    arrow = _arrow()
+    try:
+        return Content("parquet", _parquet(frame))
+    except (arrow.ArrowException, TypeError, ValueError):
+        return Content("json", _json(Table(_columns(frame, None))))
 
 
 def _parquet(frame: Any) -> bytes:
     arrow: Any = _arrow()
     if library(frame) == "pandas":
         frame = arrow.Table.from_pandas(frame, preserve_index=False)
-    elif library(frame) == "polars":
-        frame = frame.to_arrow()
     # What pandas says of its frame names the columns once more.
     frame = frame.replace_schema_metadata(None)
     for at, field in enumerate(frame.schema):
@@ -221,6 +281,7 @@ def _parquet(frame: Any) -> bytes:
 def _arrow() -> Any:
     try:
         import pyarrow as arrow
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
         hint = "pip install 'cas-lineage[parquet]'"

@@ -126,7 +126,7 @@ class Tracks:
 
     def replay(self, frame: Mapping[str, Any]) -> None:
         """Take the things of one frame of a journal; raise ValueError and its like for damage."""
-        self._add(list(_of_frame(frame)))
+        self._add(list(rows_of(frame)))
 
     def rows(self) -> list[Logged]:
         """Return everything, by kind and key, each in the order in which it was logged."""
@@ -247,7 +247,8 @@ def little(column: "array[Any]") -> "array[Any]":
     return column
 
 
-def _of_frame(frame: Mapping[str, Any]) -> Iterator[Logged]:
+def rows_of(frame: Mapping[str, Any]) -> Iterator[Logged]:
+    """Return the things of one frame of a journal; raise ValueError and its like for damage."""
     where = _matching(_KIND, frame["kind"]), check_key(frame["key"])
     return track_of(frame).rows(where)
 

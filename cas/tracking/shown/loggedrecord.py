@@ -6,17 +6,16 @@ payload. Wall times stand apart, as they are never compared.
 Format: docs/format/run.md.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any, Final
 
 from cas.errors import CasError, CorruptionError, NotFoundError
 from cas.ids import BlobId, CommitId, ManifestId, ObjectId
-from cas.objects.canonical import Value
 from cas.objects.framework import Memory
 from cas.objects.kind import Kind
 from cas.objects.manifest import State
-from cas.objects.states import load_state
+from cas.objects.states import load_state, members
 from cas.objects.tree import Entry, EntryKind
 from cas.repo.repo import Repo
 from cas.repo.trees import ingest
@@ -111,7 +110,7 @@ class Index:
             self._times = _parts(self._found(TIMES))
         formats, options = fields["formats"], fields["options"]
         data = b""
-        if any(packed):
+        if (fields["sizes"] * fields["packed"]).any():  # of empty texts alone nothing stands there
             if self._data is None:
                 self._data = _parts(self._found(DATA))
             if where not in self._data:
@@ -198,23 +197,14 @@ def _parts(state: State | None) -> dict[Where, State]:
         return {}
     return {
         (kind, key): State(value, state.rows)
-        for kind, below in _pairs(state.value)
-        for key, value in _pairs(below)
+        for kind, below in members(state.value)
+        for key, value in members(below)
     }
-
-
-def _pairs(value: Value) -> Iterator[tuple[str, Value]]:
-    if not isinstance(value, list) or value[:1] != ["dict"] or len(value) % 2 == 0:
-        raise CorruptionError("what was logged is not listed by kind and key")
-    for key, item in zip(value[1::2], value[2::2], strict=True):
-        if not isinstance(key, str):
-            raise CorruptionError("what was logged is not listed by kind and key")
-        yield key, item
 
 
 def _length(state: State) -> int:
     """Return the length of the column of steps."""
-    steps = dict(_pairs(state.value)).get("steps")
+    steps = dict(members(state.value)).get("steps")
     if isinstance(steps, list) and len(steps) > 1 and isinstance(steps[1], int):
         return state.rows[steps[1]].shape[0]
     raise CorruptionError("what was logged has no column of steps")

@@ -9,10 +9,10 @@ costs this content alone.
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cas.errors import TrackingError
@@ -20,8 +20,10 @@ from cas.objects.tree import Entry
 from cas.repo.transaction import Transaction
 from cas.store.pool import NICENESS
 from cas.tracking.checkpoints.checkpoint import write_state
+from cas.tracking.journals.state import redacted_frame
 from cas.tracking.live import Live
 from cas.tracking.media.content import Content, Prepared
+from cas.tracking.privacy.noting import noting
 from cas.tracking.shown.logged import PACKED, PACKED_TOTAL, STATE_FORMAT, Logged, frames
 
 BEHIND_SECONDS: Final = 0.5
@@ -43,8 +45,10 @@ class Parcel:
     call: str
     row: Logged  # without content
     prepared: Prepared
+    taken: Mapping[str, int] = field(default_factory=dict)  # out of it so far, by kind
 
 
+LOGGED: Final = "logged"  # where the report says that something logged lacks something
 Ready = tuple[str, Logged, Content]
 
 
@@ -118,7 +122,7 @@ class Outbox:
 
     def _pass(self, *, now: bool) -> None:
         with self._turn:
-            while self._parcels:  # one by one: Ctrl-C in `halt` loses none
+            for _ in range(len(self._parcels)):  # one by one: Ctrl-C in `halt` loses none
                 self._encode(self._parcels[0])
                 self._parcels.popleft()
             began = time.monotonic()
@@ -134,14 +138,18 @@ class Outbox:
 
     def _encode(self, parcel: Parcel) -> None:
         try:
-            content = parcel.prepared.encode()
+            with noting() as taken:
+                content = parcel.prepared.encode()
+            if taken := taken + Counter(parcel.taken):
+                where = "/".join((LOGGED, *parcel.row.where))
+                self._live.note(redacted_frame(where, taken))
             size = (
                 len(content.value) if isinstance(content.value, bytes) else parcel.prepared.nbytes
             )
             row = replace(parcel.row, format=content.format, size=size, options=content.options)
             self._ready.append((parcel.call, self._packed(row, content), content))
         except Exception as error:
-            self._failed(parcel.call, error)
+            self._failed(f"{parcel.call}: {parcel.row.key}", error)
 
     def _packed(self, row: Logged, content: Content) -> Logged:
         """Return the row with its content when that is small."""

@@ -4,24 +4,26 @@ A call copies what it is given and returns; `outbox` encodes and stores it behin
 belongs to the step of the newest metric.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cas.errors import InvalidInputError
-from cas.tracking.captured.capture import as_data
 from cas.tracking.guard import guarded
 from cas.tracking.live import Live
 from cas.tracking.measures import Measures
 from cas.tracking.media import audio as audios
+from cas.tracking.media import embedding as embeddings
 from cas.tracking.media import evaluation
 from cas.tracking.media import figure as figures
 from cas.tracking.media import histogram as histograms
 from cas.tracking.media import image as images
 from cas.tracking.media import table as tables
-from cas.tracking.media.content import Content, Prepared, as_array, clean, ready
+from cas.tracking.media.content import Content, Prepared, json_content, ready, whole
+from cas.tracking.privacy.noting import noting
 from cas.tracking.privacy.secrets import scrub_text, valid_text
 from cas.tracking.shown.logged import Logged, check_key
 from cas.tracking.shown.outbox import Outbox, Parcel
+from cas.tracking.structure import structure
 
 TEXTS = ("txt", "md", "html")
 MAX_STEP = 2**63 - 1
@@ -47,9 +49,12 @@ class Shows(Measures):
         """Log a text: plain, or as Markdown or HTML with `format` md or html."""
         if format not in TEXTS:
             raise InvalidInputError(f"a text is one of {', '.join(TEXTS)}, not {format!r}")
-        told = valid_text(str(text))
+        given: Any = text
+        told = valid_text(
+            given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
+        )
         prepared = Prepared(len(told), lambda: Content(format, scrub_text(told)[0].encode()))
-        self._show("text", key, prepared, step, epoch)
+        self._show("text", key, lambda: prepared, step, epoch)
 
     @guarded
     def log_image(
@@ -69,13 +74,9 @@ class Shows(Measures):
         PNG, files as they are.
         """
         given = image if isinstance(image, images.Image) else images.Image(image)
-        whole = images.Image(
-            given.data,
-            caption or given.caption,
-            given.boxes if boxes is None else [as_data(box) for box in boxes],
-            axes or given.axes,
-        )
-        self._show("image", key, images.prepare(whole), step, epoch)
+        told = given.boxes if boxes is None else boxes
+        shown = images.Image(given.data, caption or given.caption, told, axes or given.axes)
+        self._show("image", key, lambda: images.prepare(shown), step, epoch)
 
     @guarded
     def log_audio(
@@ -90,7 +91,7 @@ class Shows(Measures):
     ) -> None:
         """Log sound: samples (n, or n x channels) at `rate` Hz, as WAV; or an audio file's path."""
         given = audio if isinstance(audio, audios.Audio) else audios.Audio(audio, rate, caption)
-        self._show("audio", key, audios.prepare(given), step, epoch)
+        self._show("audio", key, lambda: audios.prepare(given), step, epoch)
 
     @guarded
     def log_figure(
@@ -104,7 +105,7 @@ class Shows(Measures):
         dpi: int | None = None,
     ) -> None:
         """Log a figure of matplotlib, as PNG or SVG, or one of plotly, as its own JSON."""
-        self._show("figure", key, figures.prepare(figure, format, dpi), step, epoch)
+        self._show("figure", key, lambda: figures.prepare(figure, format, dpi), step, epoch)
 
     @guarded
     def log_histogram(
@@ -117,7 +118,7 @@ class Shows(Measures):
         bins: int = histograms.BINS,
     ) -> None:
         """Log the distribution of an array or tensor, or a `cas.Histogram` that is made already."""
-        self._show("histogram", key, histograms.prepare(values, bins), step, epoch)
+        self._show("histogram", key, lambda: histograms.prepare(values, bins), step, epoch)
 
     @guarded
     def log_table(
@@ -133,7 +134,7 @@ class Shows(Measures):
 
         Rows that are lists need the names of their `columns`.
         """
-        self._show("table", key, tables.prepare(table, columns), step, epoch)
+        self._show("table", key, lambda: tables.prepare(table, columns), step, epoch)
 
     @guarded
     def log_confusion_matrix(
@@ -148,11 +149,13 @@ class Shows(Measures):
         epoch: float | None = None,
     ) -> None:
         """Log how often each class was taken for each, counted here or given as `matrix`."""
-        if matrix is not None:
-            content = evaluation.given_matrix(matrix, labels)
-        else:
-            content = evaluation.confusion_matrix(truth, predicted, labels)
-        self._show("confusion_matrix", key, ready(content), step, epoch)
+
+        def prepare() -> Prepared:
+            if matrix is not None:
+                return ready(evaluation.given_matrix(matrix, labels))
+            return ready(evaluation.confusion_matrix(truth, predicted, labels))
+
+        self._show("confusion_matrix", key, prepare, step, epoch)
 
     @guarded
     def log_pr_curve(
@@ -169,8 +172,11 @@ class Shows(Measures):
 
         Of one column of scores the positive class is the last of `labels`, or the greatest.
         """
-        content = evaluation.pr_curve(truth, scores, labels)
-        self._show("pr_curve", key, ready(content), step, epoch)
+
+        def prepare() -> Prepared:
+            return ready(evaluation.pr_curve(truth, scores, labels))
+
+        self._show("pr_curve", key, prepare, step, epoch)
 
     @guarded
     def log_roc_curve(
@@ -184,8 +190,11 @@ class Shows(Measures):
         epoch: float | None = None,
     ) -> None:
         """Log true against false positives at every threshold, and the AUC; see `log_pr_curve`."""
-        content = evaluation.roc_curve(truth, scores, labels)
-        self._show("roc_curve", key, ready(content), step, epoch)
+
+        def prepare() -> Prepared:
+            return ready(evaluation.roc_curve(truth, scores, labels))
+
+        self._show("roc_curve", key, prepare, step, epoch)
 
     @guarded
     def log_learning_curves(
@@ -199,8 +208,11 @@ class Shows(Measures):
         epoch: float | None = None,
     ) -> None:
         """Log scores by size of the training set, as scikit-learn's `learning_curve` returns."""
-        content = evaluation.learning_curves(sizes, train, validation)
-        self._show("learning_curves", key, ready(content), step, epoch)
+
+        def prepare() -> Prepared:
+            return ready(evaluation.learning_curves(sizes, train, validation))
+
+        self._show("learning_curves", key, prepare, step, epoch)
 
     @guarded
     def log_embedding(
@@ -214,48 +226,50 @@ class Shows(Measures):
         epoch: float | None = None,
     ) -> None:
         """Log vectors (n x d), bit for bit, with a label for each or columns of metadata."""
-        array = as_array(vectors, "an embedding")
-        if array.ndim != 2:
-            raise InvalidInputError(f"an embedding is n x d vectors, not of shape {array.shape}")
-        told = {name: clean(as_data(column)) for name, column in (metadata or {}).items()}
-        names = None if labels is None else clean(as_data(list(labels)))
-        for name, column in {"labels": names, **told}.items():
-            if column is not None and len(column) != len(array):
-                raise InvalidInputError(f"{len(array)} vectors, but {len(column)} of {name}")
-        value = {"vectors": array, "labels": names, "metadata": told}
-        prepared = Prepared(array.nbytes, lambda: Content("state", value))
-        self._show("embedding", key, prepared, step, epoch)
+
+        def prepare() -> Prepared:
+            return embeddings.prepare(vectors, labels, metadata)
+
+        self._show("embedding", key, prepare, step, epoch)
 
     @guarded
     def log_graph(self, model: object, key: str = "model", step: int | None = None) -> None:
         """Log a model's structure: its modules, their parameters, shapes and counts."""
-        from cas.tracking.media.content import json_content
-        from cas.tracking.structure import structure
-
-        self._show("graph", key, ready(json_content(structure(model))), step, None)
+        self._show("graph", key, lambda: ready(json_content(structure(model))), step, None)
 
     def _show(
-        self, kind: str, key: str, prepared: Prepared, step: int | None, epoch: float | None
+        self,
+        kind: str,
+        key: str,
+        prepare: Callable[[], Prepared],
+        step: int | None,
+        epoch: float | None,
     ) -> None:
-        """Put something on its way to the store."""
-        at = max(self._live.state.metrics.last_step, 0) if step is None else step
-        if type(at) is not int or not -MAX_STEP - 1 <= at <= MAX_STEP:
+        """Copy something, and put it on its way to the store; errors name the key."""
+        at = max(self._live.state.metrics.last_step, 0) if step is None else whole(step, "a step")
+        if not -MAX_STEP - 1 <= at <= MAX_STEP:
             raise InvalidInputError(f"a step is a whole number of 64 bits, not {at!r}")
-        row = Logged(kind, check_key(key), at, self._live.repo.clock() / 1e6, "", 0)
-        if epoch is not None:
-            prepared = _at_epoch(prepared, epoch)
+        row = Logged(kind, check_key(key), at, self._live.clock() / 1e6, "", 0)
+        try:
+            with noting() as taken:
+                prepared = prepare() if epoch is None else _at_epoch(prepare(), epoch)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{key}: {error}") from error
         if self._outbox is None:
             self._outbox = outbox = Outbox(self._live, self._failed)
             self._live.beside(outbox)
-        self._outbox.put(Parcel(f"log_{kind}", row, prepared))
+            self._live.before_checkpoints(outbox.flush)
+        self._outbox.put(Parcel(f"log_{kind}", row, prepared, taken))
 
 
-def _at_epoch(prepared: Prepared, epoch: float) -> Prepared:
-    if not isinstance(epoch, int | float):
-        raise InvalidInputError(f"an epoch is a number, not {epoch!r}")
+def _at_epoch(prepared: Prepared, epoch: object) -> Prepared:
+    try:
+        told = float(epoch)  # type: ignore[arg-type]  # it raises TypeError for what is none
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"an epoch is a number, not {epoch!r}") from error
 
     def encode() -> Content:
         content = prepared.encode()
-        return Content(content.format, content.value, {**content.options, "epoch": epoch})
+        return Content(content.format, content.value, {**content.options, "epoch": told})
 
     return Prepared(prepared.nbytes, encode)

@@ -12,8 +12,8 @@ import pytest
 
 import cas
 from cas.repo.repo import Repo
-from cas.tracking import notebook
-from cas.tracking.notebook import sparkline
+from cas.tracking import card, notebook
+from cas.tracking.card import sparkline
 from tests.support.runs import text
 
 
@@ -130,5 +130,5 @@ def test_a_curve_is_drawn_within_its_frame(values: list[float], lines: int) -> N
     assert drawn.count("<polyline") == lines
     for points in re.findall(r'points="([^"]*)"', drawn):
         pairs = [tuple(map(float, pair.split(","))) for pair in points.split()]
-        assert len(pairs) <= notebook.DRAWN
-        assert all(0 <= x <= notebook.WIDTH and 0 <= y <= notebook.HEIGHT for x, y in pairs)
+        assert len(pairs) <= card.DRAWN
+        assert all(0 <= x <= card.WIDTH and 0 <= y <= card.HEIGHT for x, y in pairs)
