@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from cas.tracking.media.histogram import Histogram
     from cas.tracking.media.image import Image
     from cas.tracking.media.table import Table
-    from cas.tracking.numbers.curve import read_metrics
     from cas.tracking.privacy.redaction import Redaction
     from cas.tracking.reading import load, open_file, read_tensor
     from cas.tracking.run import Run
     from cas.tracking.settings.config import Config
     from cas.tracking.settings.configfile import config
-    from cas.tracking.sinks import Sink
+    from cas.tracking.sinks.sink import Sink
     from cas.tracking.track import ExperimentTracker, fork, track
-    from cas.tracking.view import open_run
+    from cas.tracking.view import open_run, read_metrics
     from cas.tracking.watching.watch import Watch
 
 __all__ = [
@@ -67,7 +66,7 @@ _HOMES = {
     "Keep": "cas.repo.retain.retention",
     "Redaction": "cas.tracking.privacy.redaction",
     "Run": "cas.tracking.run",
-    "Sink": "cas.tracking.sinks",
+    "Sink": "cas.tracking.sinks.sink",
     "Strategy": "cas.tracking.checkpoints.strategy",
     "Table": "cas.tracking.media.table",
     "Watch": "cas.tracking.watching.watch",
@@ -76,7 +75,7 @@ _HOMES = {
     "load": "cas.tracking.reading",
     "open_file": "cas.tracking.reading",
     "open_run": "cas.tracking.view",
-    "read_metrics": "cas.tracking.numbers.curve",
+    "read_metrics": "cas.tracking.view",
     "read_tensor": "cas.tracking.reading",
     "track": "cas.tracking.track",
 }

@@ -39,7 +39,7 @@ def recover(session: Session, runs: Sequence[str], *, force: bool) -> None:
 
 
 def _recovered(session: Session, repo: "Repo", name: str, *, force: bool) -> bool:
-    from cas.tracking.ends.recovery import recover
+    from cas.tracking.ends.recovery import recover, said
 
     found = [run for run in _open(repo) if name in {run.run, run.ref, run.run.rpartition("/")[2]}]
     exact = [run for run in found if name in {run.run, run.ref}]
@@ -51,7 +51,7 @@ def _recovered(session: Session, repo: "Repo", name: str, *, force: bool) -> boo
     session.say(
         f"cas: {name} was committed by somebody else"
         if committed is None
-        else f"cas: {committed} ended without a finish: committed as crashed"
+        else f"cas: {said(repo, committed)}"
     )
     return committed is not None
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from cas.repo.repo import Repo
 
 
+WHY = {
+    "lost": ": its process is gone",
+    "elsewhere": ": whether its process lives cannot be told from here",
+}
+
+
 @click.command()
 @json_option
 @pass_session
@@ -69,6 +75,9 @@ def _lines(
     rows += [(f"{name.replace('_', ' ')}:", f"{count:,}") for name, count in counts.items()]
     yield from render.table(rows)
     for ref, state in sorted(live.items()):
-        yield f"{ref.partition('/')[2]} is {state}"
+        yield f"{ref.partition('/')[2]} is {state}{WHY.get(state, '')}"
     if "lost" in live.values():
-        yield "lost runs are committed as crashed by the next command that writes"
+        yield (
+            'started again with resume="auto", a lost run goes on from its newest checkpoint; '
+            "the next command that writes commits it as crashed, and it can go on all the same"
+        )

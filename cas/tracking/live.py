@@ -19,7 +19,7 @@ from cas.repo.repo import Repo
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
 from cas.tracking.ends.past import Now, PastMetrics
-from cas.tracking.journals.feed import Feed, Worker, open_feed
+from cas.tracking.journals.feed import Feed, open_feed
 from cas.tracking.journals.state import (
     RunState,
     artifact_frame,
@@ -28,6 +28,7 @@ from cas.tracking.journals.state import (
     parent_frame,
 )
 from cas.tracking.numbers.metrics import Mark
+from cas.tracking.opened import Opened
 from cas.tracking.privacy.secrets import valid_text
 from cas.tracking.record import Items, Moment
 from cas.tracking.runfiles import has_owner, moved_on
@@ -41,12 +42,11 @@ class _TakenForDeadError(Exception):
     """The run's draft is gone: somebody has committed its end."""
 
 
-class Live:
+class Live(Opened):
     """An open run of this process."""
 
     def __init__(self, repo: Repo, state: RunState, feed: Feed, top: Path) -> None:
-        self.repo = repo
-        self.state = state
+        super().__init__(repo, state, feed)
         self.top = top
         self.captured: Items = {}
         self.joined = False
@@ -54,27 +54,10 @@ class Live:
         self.late: Callable[[Transaction, Items], Items] | None = None
         self._late_in = False
         self.base: CommitId | None = None  # the checkpoint of its own that it goes on from
-        self._author = record.settings(repo).get("author") or repo.who
-        self._feed = feed
         self._mark: Mark | None = None  # where the points of the newest checkpoint end
-        self._asked: Mark | None = None  # the same of the newest one that was asked for
         self._draft: CommitId | None = None
         self._made: tuple[CommitId, Mark] | None = None  # the commit on its way, and its points
         self._turn = threading.RLock()
-
-    @property
-    def journal(self) -> Path:
-        """The file that has all that this process was told so far."""
-        return self._feed.path
-
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """How the user is told a line about this run."""
-        return self._feed.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self._feed.tell = tell
 
     @classmethod
     def start(
@@ -110,33 +93,6 @@ class Live:
         state.params |= params if isinstance(params, dict) else {}
         live._feed.start()
         return live
-
-    def note(self, frame: Mapping[str, Any]) -> None:
-        """Take one frame, into the state and the journal."""
-        self._feed.note(frame)
-
-    def add_points(
-        self,
-        points: Mapping[str, object],
-        step: object,
-        time: float,
-        epoch: object = None,
-        *,
-        leads: bool = True,
-    ) -> int:
-        """Take one point of each metric, within the second in the journal; return the step.
-
-        Points that do not lead leave the step of the others as it is.
-        """
-        return self.state.metrics.add(points, step, time, epoch, leads=leads)
-
-    def beside(self, worker: Worker) -> None:
-        """Let something work beside the run until that ends."""
-        self._feed.beside(worker)
-
-    def flush(self) -> None:
-        """Write everything that has come up to the journal."""
-        self._feed.flush()
 
     def add_artifact(self, path: str, write: Callable[[Transaction], Entry]) -> None:
         """Store an artifact and hold it by the draft, then name it in the journal."""
@@ -194,10 +150,8 @@ class Live:
     def now(self) -> Now:
         """Return what is known of the run now, for a checkpoint that is stored later."""
         self._feed.flush_or_tell()
-        position = self.state.position
-        metrics = PastMetrics(self.state.metrics, self._asked)
-        self._asked = metrics.mark()
-        return Now(self.state.params, metrics, position)
+        metrics = PastMetrics(self.state.metrics, self._mark)
+        return Now(self.state.params, metrics, self.state.position)
 
     def checkpoint(
         self,
@@ -209,6 +163,7 @@ class Live:
     ) -> CommitId:
         """Commit a checkpoint, durably; the points since the commit before go with it."""
         told = now or self.now()
+        self.settle()  # who goes on from here does not show again what was shown before
 
         def build(tx: Transaction) -> CommitId:
             self._catch_up(tx)
@@ -227,11 +182,7 @@ class Live:
             return id
 
         with self._turn:
-            try:
-                id = self._transact(f"checkpoint {self.state.run}", build)
-            except BaseException:
-                self._asked = self._mark
-                raise
+            id = self._transact(f"checkpoint {self.state.run}", build)
             self._committed(id, self.state.seq + 1)
         return id
 
@@ -279,10 +230,6 @@ class Live:
         self._feed.halt()
         self._take_back()
         self._feed.drop()
-
-    def moment(self, status: str, step: int | None = None, message: str = "") -> Moment:
-        """Return the circumstances of a commit made now."""
-        return Moment(self.repo.clock(), self._author, status, message, step)
 
     def complete(self) -> None:
         """Publish what was still being captured as the run began, unless a commit has it."""

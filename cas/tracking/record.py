@@ -35,7 +35,7 @@ from cas.repo.retain.choice import segment
 from cas.repo.transaction import Transaction
 from cas.repo.trees import ingest
 from cas.store.writer import ObjectWriter
-from cas.tracking.checkpoints.shards import SHARDS, held
+from cas.tracking.checkpoints.parts import SHARDS, held, joined
 from cas.tracking.journals.state import RunState, artifact_frame, named_entry
 from cas.tracking.numbers.metrics import Mark
 from cas.tracking.numbers.monitor import monitor
@@ -46,6 +46,7 @@ SMALL_ARTIFACT: Final = 64 * 1024
 SMALL_ARTIFACTS: Final = 1024 * 1024
 ARTIFACTS: Final = "artifacts"
 ARTIFACT_LIST: Final = "artifacts.list"  # in a draft alone
+SUMS: Final = "sums"  # in a checkpoint alone
 # What a record takes over from the draft, where it was captured at the start.
 CAPTURED: Final = (
     "environment.json",
@@ -56,6 +57,7 @@ CAPTURED: Final = (
     "host.json",
     "notes.json",
     "retention.json",
+    "strategy.json",
     "config.json",
     "job.json",
     "resumed.json",
@@ -134,7 +136,8 @@ def draft(
     """Write the run's draft: what was captured, all artifacts and inputs so far, others' too.
 
     `apart` of the bytes that this transaction stored are not the draft's own: an input's, or a
-    checkpoint's. `parts` of a checkpoint join those that are held; None lets go of them all.
+    checkpoint's. `parts` of a checkpoint join those that are held, see `parts.joined`; None lets go
+    of them all.
     """
     old = tx.ref(state.open_ref)
     artifacts = (drafted_artifacts(tx.repo, old) if old is not None else {}) | state.artifacts
@@ -145,7 +148,7 @@ def draft(
     others.pop(state.shelf.path, None)
     large |= others | state.shelf.items(tx.writer)
     if parts is not None:
-        large |= (held(tx.repo, tx.repo.commit(old)) if old is not None else {}) | parts
+        large |= joined(held(tx.repo, tx.repo.commit(old)) if old is not None else {}, parts)
     items = captured | small | _metadata(tx.writer, state)
     items["params.json"] = _document(tx.writer, "params.json", state.params)
     if artifacts:
@@ -187,6 +190,8 @@ def checkpoint(
     # What was captured at the start counts where the run ends, not once for each checkpoint.
     captured_bytes = sum(item.size for item in items.values())
     items = items | _results(tx.writer, state, *points)
+    if sums := state.metrics.sums(points[0]):
+        items[SUMS] = ingest.file_entry(tx.writer, SUMS.encode(), canonical.encode(sums))
     items["checkpoint.json"] = _document(tx.writer, "checkpoint.json", dict(details))
     tree = _tree(tx, items)
     payload = ingest.nest(tx.writer, [(entry.name, entry)])

@@ -82,11 +82,13 @@ class Run(Sharded):
             self._catch_up()
             self._gather(status)
             texts = self._files() | ({} if crash is None else {"traceback.txt": crash})
-            moment = self._live.moment(status, message=valid_text(scrub_text(message)[0]))
+            with self._telling("message"):
+                told = valid_text(scrub_text(message)[0])
+            moment = self._live.moment(status, message=told)
             try:
                 # Ctrl-C leaves the run open: the end of the interpreter then ends it.
                 self._commit = self._live.finish(
-                    moment, lambda tx: (_documents(tx, texts, self._live.captured), {})
+                    moment, lambda tx: (_documents(tx, texts, self._live), {})
                 )
             except Exception as error:
                 self._leave()
@@ -99,7 +101,7 @@ class Run(Sharded):
         self._storing.ended()
         after_run(self.repo)
         if self._problems:
-            count = len(self._problems)
+            count = self._failures
             calls = "1 call" if count == 1 else f"{count} calls"
             raise TrackingError(f"{calls} of run {self.name} failed; first: {self._problems[0]}")
         return self._commit
@@ -145,10 +147,10 @@ def _shown(summary: Mapping[str, Any], best_by: tuple[str, str] | None) -> list[
     ]
 
 
-def _documents(tx: Transaction, texts: Mapping[str, str], captured: Items) -> Items:
+def _documents(tx: Transaction, texts: Mapping[str, str], live: Live) -> Items:
     clean = {name: scrub_file(valid_text(text).encode()) for name, text in texts.items()}
     taken = {name: found for name, (_, found) in clean.items()}
-    items = redacted.at_the_end(tx, captured, taken)
+    items = redacted.at_the_end(tx, live.captured, taken, live.state.redacted)
     for name, (data, _) in clean.items():
         items[name] = ingest.file_entry(tx.writer, name.encode(), data)
     return items

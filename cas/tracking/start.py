@@ -11,18 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from cas.errors import (
-    ConflictError,
-    NoRepositoryError,
-    NotFoundError,
-)
-from cas.ids import CommitId, ObjectId
-from cas.objects.commit import RESUMED_FROM, Commit
+from cas.errors import ConflictError, NoRepositoryError
+from cas.objects.commit import Commit
 from cas.objects.document import document
 from cas.repo import annotations, place
 from cas.repo.annotations import Annotation
 from cas.repo.collect import reserve
-from cas.repo.layout import HOLDS, RUNS
+from cas.repo.layout import RUNS
 from cas.repo.repo import Repo
 from cas.repo.root import Root
 from cas.repo.transaction import Transaction
@@ -47,14 +42,17 @@ from cas.tracking.captured.variables import (
     ORIGINAL_VARIABLE,
     REPRODUCTION_VARIABLE,
 )
-from cas.tracking.checkpoints.checkpoint import PRUNED, checkpoint_at, write_state
+from cas.tracking.checkpoints.checkpoint import write_state
 from cas.tracking.ends import resume
 from cas.tracking.journals.state import RunState, open_ref, parent_frame
 from cas.tracking.live import Live
 from cas.tracking.names import check_name, two_words
+from cas.tracking.origin import Base, reproduced
 from cas.tracking.privacy import redaction
 from cas.tracking.privacy.redaction import Redaction
 from cas.tracking.record import Items, chosen_monitor, settings
+from cas.tracking.settings.config import written
+from cas.tracking.shown.shelf import Shelf
 
 TRIES: Final = 20
 PAUSE_S: Final = 0.05
@@ -102,32 +100,52 @@ def author() -> str:
     return f"{user()}@{os.uname().nodename}"
 
 
-def begin(repo: Repo, start: Start, *, entry: Path | None = None, cwd: Path | None = None) -> Live:
-    """Start a run, or continue the one that this program was started in.
+def begin(
+    repo: Repo,
+    start: Start,
+    *,
+    base: Base | None = None,
+    entry: Path | None = None,
+    cwd: Path | None = None,
+) -> Live:
+    """Start a run, continue the one that this program was started in, or go on with one.
 
-    `entry` and `cwd` are those of another program when it is not this process that is tracked.
+    `base` is what the run is forked from. `entry` and `cwd` are those of another program when it is
+    not this process that is tracked.
     """
-    own = cwd is None
-    here = cwd or Path.cwd()
-    ordinal = next(_ordinals) if own else 0
-    start = _with_rules(start)
+    start, ordinal = _with_rules(start), next(_ordinals) if cwd is None else 0
+    for _ in range(TRIES):  # somebody else may be faster to go on with a run
+        begun = _begun(repo, start, ordinal, base=base, entry=entry, cwd=cwd)
+        if begun is not None:
+            return begun
+    raise ConflictError(f"{_experiment(repo, start)}/{start.name}")
+
+
+def _begun(
+    repo: Repo,
+    start: Start,
+    ordinal: int,
+    *,
+    base: Base | None,
+    entry: Path | None,
+    cwd: Path | None,
+) -> Live | None:
+    """Begin as `begin` does; None when somebody else is faster to go on with a run."""
+    own, here = cwd is None, cwd or Path.cwd()
     around = Surroundings(start.capture)
-    frames = [{"t": "params", "params": as_params(start.params)}] if start.params else []
-    frames += map(parent_frame, start.parents)
-    source = capture_source(entry_point() if own else entry, here, program=not own)
-    source = source if start.capture.git else source.without_git()
-    live = _joined(repo, source, ordinal) if own and JOIN_VARIABLE in os.environ else None
-    again = _reproduced(repo, ordinal)
-    generators = begin_generators(repo, again) if own and _is_unseeded(start, live) else None
-    start, found = _broken_off(repo, start, own=own and live is None)
+    source = _source(start, entry, here, own=own)
+    live = _joined(repo, source, ordinal) if own else None
+    again = reproduced(repo, ordinal)
+    generators = _generators(repo, start, live, again) if own else None
+    start, found = _broken_off(repo, start, base, own=own and live is None)
+    frames = _frames(start)
     known = documents(start, source, here, ordinal) | _beside(repo, start, found)
     said = _said(repo, known["notes.json"], found)
     # A program in `cas run` waits: what it leaves is taken over by its owner's first commit.
     behind = not around.ready(PATIENCE_S if live is None else None)
     known, before = (known if behind else known | around.added(known)), known
     captured = {**known, "params.json": as_params(start.params)}
-    if live is not None:
-        known = _better_known(start, known)
+    known = known if live is None else _better_known(start, known)
 
     def capture(tx: Transaction, state: RunState) -> Items:
         items = {
@@ -147,24 +165,39 @@ def begin(repo: Repo, start: Start, *, entry: Path | None = None, cwd: Path | No
             live.note(frame)
         live.capture(partial(capture, state=live.state))
         return live
-    begun = _go_on(repo, source.top, frames, capture, found)
-    if begun is None:
-        known.pop(resume.RESUMED, None)  # somebody else has been faster
+    if found is not None:
+        begun = _go_on(repo, source.top, frames, capture, found)
+    else:
         begun = _fresh(repo, start, ordinal, partial(_start, repo, source.top, frames, capture))
-    return _behind(begun, around, before) if behind else begun
+    if begun is not None and behind:
+        _behind(begun, around, before)
+    return begun
 
 
-def _behind(live: Live, around: Surroundings, known: Mapping[str, object]) -> Live:
+def _source(start: Start, entry: Path | None, here: Path, *, own: bool) -> Source:
+    source = capture_source(entry_point() if own else entry, here, program=not own)
+    # What the runs before have written by their config is no code: equal runs would differ by it.
+    source = source.without(written(start.config or {}, here))
+    return source if start.capture.git else source.without_git()
+
+
+def _frames(start: Start) -> list[Mapping[str, Any]]:
+    """Return what a journal says first of a run."""
+    params = [{"t": "params", "params": as_params(start.params)}] if start.params else []
+    return [*params, *map(parent_frame, start.parents)]
+
+
+def _behind(live: Live, around: Surroundings, known: Mapping[str, object]) -> None:
     """Let what is still being read go into the run's next transaction, or into one of its own."""
     live.late = around.late(known)
     around.then(live.complete)
-    return live
 
 
-def _is_unseeded(start: Start, live: Live | None) -> bool:
-    """Say whether the states of the random generators are all that tells where they began."""
+def _generators(repo: Repo, start: Start, live: Live | None, again: Commit | None) -> Any:
+    """Return the states of the random generators where they are all that tells how they began."""
     first = live is None or "rng" not in live.captured
-    return first and start.seed is None and start.capture.rng
+    unseeded = first and start.seed is None and start.capture.rng
+    return begin_generators(repo, again) if unseeded else None
 
 
 def _with_rules(start: Start) -> Start:
@@ -176,16 +209,6 @@ def _with_rules(start: Start) -> Start:
     return replace(start, capture=Capture.of(Capture.of_environment(), told.get("capture")))
 
 
-def forked_from(repo: Repo, rev: str) -> CommitId:
-    """Return the checkpoint to begin from; in a reproduction, what the original began from."""
-    original = _original(repo)
-    known = original.parents_of(RESUMED_FROM) if original is not None else ()
-    base = known[0].commit if known else checkpoint_at(repo, rev)
-    if f"{HOLDS}{base}" not in repo.refresh().refs:
-        raise NotFoundError("state of", base.short, PRUNED)
-    return base
-
-
 def joined_state(repo: Repo) -> RunState | None:
     """Return the run of the `cas run` around us, None when it has ended."""
     uid, ref, run = os.environ[JOIN_VARIABLE].split(" ", 2)
@@ -194,8 +217,8 @@ def joined_state(repo: Repo) -> RunState | None:
 
 
 def _joined(repo: Repo, source: Source, ordinal: int) -> Live | None:
-    """Continue the run of `cas run`."""
-    state = joined_state(repo)
+    """Continue the run of `cas run`, where this program is in one."""
+    state = joined_state(repo) if JOIN_VARIABLE in os.environ else None
     if state is None:
         return None
     tip = repo.root.refs.get(state.ref)
@@ -211,6 +234,7 @@ def _better_known(start: Start, known: Mapping[str, object]) -> dict[str, object
         "seeds.json": start.seed is not None,
         "notes.json": bool(start.labels or start.group or start.notes),
         "retention.json": start.retention is not None,
+        "strategy.json": bool(start.strategy),
         "config.json": bool(start.config),
     }
     return {name: known[name] for name, tells in told.items() if tells}
@@ -225,14 +249,21 @@ def _annotate(tx: Transaction, state: RunState, said: Annotation) -> None:
     annotations.change(tx, state.uid, Annotation(), join, f"start {state.run}")
 
 
-def _broken_off(repo: Repo, start: Start, *, own: bool) -> tuple[Start, resume.Unfinished | None]:
-    """Return the run to go on with, if there is one, and the start with the name to look for."""
+def _broken_off(
+    repo: Repo, start: Start, base: Base | None, *, own: bool
+) -> tuple[Start, resume.Unfinished | None]:
+    """Return the run to go on with, if there is one, and how it starts: a new one from the base."""
+    fresh = start if base is None else base.begun(start)
     if start.resume != resume.AUTO or not own or REPRODUCTION_VARIABLE in os.environ:
-        return start, None
+        return fresh, None
     job = resume.Job.of(os.environ)
     name = check_name(resume.name_of(start.name, job), "run")
-    found = resume.find(repo, f"{_experiment(repo, start)}/{name}", job)
-    return replace(start, name=name), found
+    run = f"{_experiment(repo, start)}/{name}"
+    restarted = os.environ.get(resume.RESTARTS, "0") not in {"", "0"}
+    found = resume.find(repo, run, job, say, restarted=restarted)
+    if found is None and (why := resume.not_found(repo, run, job)):
+        say(f"{why}: this is a new run")
+    return replace(start if found is not None else fresh, name=name), found
 
 
 def _beside(repo: Repo, start: Start, found: resume.Unfinished | None) -> dict[str, object]:
@@ -260,26 +291,30 @@ def _go_on(
     top: Path,
     frames: Sequence[Mapping[str, Any]],
     capture: Callable[[Transaction, RunState], Items],
-    found: resume.Unfinished | None,
+    found: resume.Unfinished,
 ) -> Live | None:
-    """Begin to go on with a run that broke off; None when somebody else does, or there is none."""
-    if found is None:
-        return None
+    """Begin to go on with a run that broke off; None when somebody else does."""
     state = RunState(found.run, found.ref, os.urandom(16), chosen=chosen_monitor(repo))
     state.tip, state.seq = found.tip, found.commit.seq
+    more = resume.taken_over(repo, found)
 
     def claim(tx: Transaction) -> Items:
         if tx.ref(found.ref) != found.tip or tx.ref(state.open_ref) is not None:
             raise ConflictError(found.ref)
         tx.set_ref(found.ref, found.tip)  # as it is, when this is published too
+        kept = [row for row in more.files if row.id is not None and tx.writer.has(row.id)]
+        state.shelf = Shelf().grown(tx.writer, kept)
         return capture(tx, state)
 
     try:
-        live = Live.start(repo, state, top, [*resume.frames(repo, found), *frames], claim)
+        live = Live.start(repo, state, top, [*resume.frames(repo, found, more), *frames], claim)
     except ConflictError:
         return None
     live.base = found.base
+    live.not_before(max(more.last, found.commit.time or 0))
     say(resume.said(repo, found))
+    if more.unread:
+        say(f"warning: not taken over, as it cannot be read any more: {', '.join(more.unread)}")
     return live
 
 
@@ -337,19 +372,3 @@ def _names(named: str | None, *, once: bool) -> Iterator[str]:
 
 def _taken(root: Root, ref: str) -> bool:
     return ref in root.refs or open_ref(ref) in root.refs
-
-
-def _original(repo: Repo) -> Commit | None:
-    """Return the commit that is reproduced, None when this is no reproduction."""
-    original = os.environ.get(ORIGINAL_VARIABLE)
-    return repo.commit(CommitId(ObjectId.parse(original))) if original else None
-
-
-def _reproduced(repo: Repo, ordinal: int) -> Commit | None:
-    """Return the commit that is reproduced when it is this run that it stands for."""
-    original = _original(repo)
-    if original is None:
-        return None
-    started = repo.document(original.tree, "command.json")
-    known = started.get("ordinal") if isinstance(started, dict) else None
-    return original if known == ordinal else None

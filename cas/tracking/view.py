@@ -4,32 +4,37 @@ What is asked for is read, and nothing else: a list of ten thousand images reads
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cas.errors import AmbiguousError, InvalidInputError, NotFoundError
-from cas.ids import BlobId, CommitId, ManifestId, blob_id
+from cas.ids import BlobId, CommitId, ManifestId
 from cas.objects.commit import CHECKPOINT, DRAFT, RUN, Parent
 from cas.objects.kind import Kind
-from cas.objects.manifest import Column, Series
 from cas.objects.tree import Entry, EntryKind
 from cas.repo import place
-from cas.repo.layout import RUNS
+from cas.repo.layout import OPEN, RUNS
 from cas.repo.repo import Repo
 from cas.repo.revision import resolve
 from cas.repo.trees.contents import Held, at, inside
 from cas.repo.trees.names import shown
 from cas.tracking.checkpoints.checkpoint import read_state
-from cas.tracking.ends.rescue import from_journals
+from cas.tracking.ends.recovery import open_runs
+from cas.tracking.ends.rescue import from_draft, from_journals
 from cas.tracking.journals.state import RunState, open_ref
 from cas.tracking.media.kinds import value_of
+from cas.tracking.numbers.columns import COLUMNS
+from cas.tracking.numbers.metrics import MetricLog
 from cas.tracking.record import ARTIFACTS
 from cas.tracking.runfiles import journals_of
 from cas.tracking.shown.logged import STATE_FORMAT, Logged, Where
 from cas.tracking.shown.loggedrecord import PRUNED, Index
 from cas.tracking.start import asked_for, author
+
+if TYPE_CHECKING:
+    from cas.tracking.numbers.curve import Curve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,38 +83,32 @@ class Item:
 class Metrics(Mapping[str, Points]):
     """The metrics of a run by name; the points of one are read when they are asked for."""
 
-    def __init__(
-        self, read: Callable[[BlobId], bytes], values: Series | None, times: Series | None
-    ) -> None:
+    def __init__(self, names: Iterable[str], read: Callable[[str], Points]) -> None:
+        self._names = dict.fromkeys(sorted(names))
         self._read = read
-        self._values = {row.name: row for row in values.rows} if values is not None else {}
-        self._times = {row.name: row for row in times.rows} if times is not None else {}
 
     def __getitem__(self, name: str) -> Points:
-        row, timed = self._values[name], self._times.get(name)
-        return Points(
-            self._column(row.steps, "<i8"),
-            self._column(row.values, "<f8"),
-            self._column(timed.values, "<f8") if timed is not None else None,
-        )
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._values)
-
-    def _column(self, column: Column, dtype: str) -> Any:
-        import numpy as np
-
-        data = column.data if column.data is not None else self._read(column.id)
-        return np.frombuffer(data, dtype)
+        return len(self._names)
 
 
 class RunView:
     """A run, or a checkpoint of one, as its commit tells it; one that lives, as its journal."""
 
-    def __init__(self, repo: Repo, id: CommitId, state: RunState | None = None) -> None:
+    def __init__(
+        self,
+        repo: Repo,
+        id: CommitId,
+        state: RunState | None = None,
+        status: str | None = None,
+    ) -> None:
         self.repo = repo
         self.commit = id
         self._commit = repo.commit(id)
@@ -118,6 +117,7 @@ class RunView:
                 f"{id.short} is no run: it is a commit of kind {self._commit.kind}"
             )
         self._state = state
+        self._status = status
         self._index = Index(repo, id)
 
     @property
@@ -127,8 +127,8 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """How it ended, or `running`."""
-        return self._commit.status or ""
+        """How it ended; or `running`, `lost` when its process is gone, as `cas log` says it."""
+        return self._status or self._commit.status or ""
 
     @property
     def parents(self) -> tuple[Parent, ...]:
@@ -154,10 +154,52 @@ class RunView:
 
     @property
     def metrics(self) -> Metrics:
-        """The points of each metric, of a checkpoint those since the commit before."""
+        """The points of each metric, of a checkpoint all up to it."""
         if self._state is not None:
-            return _so_far(self._state)
-        return Metrics(self._blob, self._series("metrics"), self._series("times"))
+            return _of_log(self._state.metrics)
+        from cas.lineage.curves import histories
+        from cas.tracking.numbers.curve import read_curves
+
+        def read(name: str) -> Points:
+            curve = read_curves(self.repo, self.commit, [name])[name]
+            return Points(curve.steps, curve.values, curve.times)
+
+        return Metrics(histories(self.repo, self.commit), read)
+
+    def curves(self, *names: str, system: bool = False) -> "dict[str, Curve]":
+        """Return metrics as curves by name, all or some, or what was seen of the machine.
+
+        Raises NotFoundError for a metric that there is none of.
+        """
+        from cas.tracking.numbers.curve import of_logs, read_curves, read_system
+
+        if self._state is not None:
+            return of_logs(self._state.system if system else self._state.metrics, names or None)
+        return (read_system if system else read_curves)(self.repo, self.commit, names or None)
+
+    @property
+    def system(self) -> Metrics:
+        """What was seen of the machine, by name; `steps` are microseconds since 1970."""
+        if self._state is not None:
+            return _of_log(self._state.system)
+        from cas.tracking.numbers.curve import read_system
+
+        found = read_system(self.repo, self.commit)
+        return Metrics(found, lambda name: Points(*_columns(found[name])))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the rules of the run's watch found and the program alerted of, in order."""
+        if self._state is not None:
+            return list(self._state.events)
+        told = self._json("events.json")
+        return told if isinstance(told, list) else []
+
+    @property
+    def resumed(self) -> list[dict[str, Any]]:
+        """The times that the run broke off and went on: docs/format/run.md says what of each."""
+        told = self.document("resumed.json").get("resumed")
+        return told if isinstance(told, list) else []
 
     @property
     def artifacts(self) -> list[str]:
@@ -200,10 +242,11 @@ class RunView:
 
     def document(self, name: str) -> dict[str, Any]:
         """Return a document of the record, `environment.json` for instance; empty without it."""
-        if self.repo.lookup(self._commit.tree, name.encode()) is None:
-            return {}
-        told = self.repo.document(self._commit.tree, name)
+        told = self._json(name)
         return told if isinstance(told, dict) else {}
+
+    def _json(self, name: str) -> object:
+        return self.repo.document(self._commit.tree, name)
 
     def _counts(self) -> dict[Where, int]:
         return self._index.counts() if self._state is None else self._state.logged.counts()
@@ -217,11 +260,6 @@ class RunView:
         return Item(
             row.kind, row.key, row.step, row.time, row.format, row.size, epoch, options, row, self
         )
-
-    def _series(self, name: str) -> Series | None:
-        entry = self.repo.lookup(self._commit.tree, name.encode())
-        found = self.repo.manifest(ManifestId(entry.id)) if entry is not None else None
-        return found if isinstance(found, Series) else None
 
     def _artifacts(self) -> Iterator[tuple[str, Entry]]:
         try:
@@ -243,32 +281,55 @@ def open_run(rev: str, *, repo: str | os.PathLike[str] | None = None) -> RunView
     A run that still goes on is what its journal says now.
     """
     named = asked_for(repo)
-    opened = Repo.open(place.find(Path(named or ".").absolute()), who=author())
+    return view_of(Repo.open(place.find(Path(named or ".").absolute()), who=author()), rev)
+
+
+def read_metrics(
+    rev: str, *names: str, repo: str | os.PathLike[str] | None = None
+) -> "dict[str, Curve]":
+    """Return the metrics of a run up to a revision as curves, by name; of all, or of some.
+
+    Of a run that still goes on, as they are now. Raises NotFoundError for a metric that there is
+    none of.
+    """
+    return open_run(rev, repo=repo).curves(*names)
+
+
+def view_of(opened: Repo, rev: str) -> RunView:
+    """Return what `open_run` does, of a repository that is open."""
     id = resolve(opened, rev)
     ref = RUNS + rev.removeprefix("refs/").removeprefix(RUNS)
     draft = opened.root.refs.get(open_ref(ref))
     if draft is None and opened.commit(id).kind != DRAFT:
         return RunView(opened, id)
-    return RunView(opened, draft or id, _living(opened, draft or id, ref))
+    return _living(opened, draft or id)
 
 
-def _living(repo: Repo, id: CommitId, ref: str) -> RunState | None:
-    """Return what the journals of a run say, None where they are not here."""
-    draft = repo.commit(id)
-    position = draft.journal
-    parts = journals_of(repo, position.run) if position is not None else []
-    if position is None or not parts:
-        return None
-    return from_journals(repo, f"{draft.experiment}/{draft.run}", ref, position.run, parts).state
+def _living(repo: Repo, id: CommitId) -> RunView:
+    """Return a run by what its journals say; where they are not here, by what its commits say."""
+    draft, refs = repo.commit(id), repo.root.refs
+    ref = next((ref for ref in refs if ref.startswith(OPEN) and refs[ref] == id), None)
+    if ref is None:
+        return RunView(repo, id)  # of a while ago: the run has another by now
+    known = next(one for one in open_runs(repo, orphans=True) if one.draft == ref)
+    uid = draft.journal.run if draft.journal is not None else bytes(16)
+    if parts := journals_of(repo, uid):
+        lost = from_journals(repo, known.run, known.ref, uid, parts)
+    else:
+        lost = from_draft(repo, known.run, known.ref)
+    return RunView(repo, id, lost.state, known.status)
 
 
-def _so_far(state: RunState) -> Metrics:
+def _of_log(log: MetricLog) -> Metrics:
     """Return the points of a run that lives."""
-    held: dict[BlobId, bytes] = {}
+    import numpy as np
 
-    def write(data: bytes) -> BlobId:
-        held[id := blob_id(data)] = data
-        return id
+    def read(name: str) -> Points:
+        part = log.points(name)
+        return Points(*(np.array(part[key]) for key in COLUMNS))
 
-    values, times = (take(None, write) for take in (state.metrics.series, state.metrics.times))
-    return Metrics(held.__getitem__, values, times)
+    return Metrics(log.mark().counts, read)
+
+
+def _columns(curve: "Curve") -> tuple[Any, Any, Any]:
+    return curve.steps, curve.values, curve.times

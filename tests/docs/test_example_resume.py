@@ -74,7 +74,7 @@ def test_killed_within_an_epoch_it_ends_with_the_same_weights(tmp_path: Path) ->
 
     ends = [python(folder, PROGRAM.name) for folder in (whole, broken)]
     assert "goes on" not in ends[0].stderr
-    assert "digits/resumed goes on" in ends[1].stderr
+    assert "digits/resumed was cut off after step" in ends[1].stderr
     best = [end.stdout.splitlines()[-1] for end in ends]
     assert best[0].startswith("the best is of step ")
     assert best[0] == best[1]

@@ -13,7 +13,16 @@ from cas.objects.kind import Kind
 from cas.objects.manifest import State
 from cas.repo.repo import Repo
 from tests.support.builders import whole
-from tests.support.runs import checkpoints, killed, opened, points, python, script, started
+from tests.support.runs import (
+    checkpoints,
+    eventually,
+    killed,
+    opened,
+    points,
+    python,
+    script,
+    started,
+)
 
 pytest.importorskip("torch")
 
@@ -100,11 +109,13 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_weights(
     rng = random.Random(seed)
     path = script(tmp_path, TRAIN)
     begun = []
-    for _ in range(2):
+    for number in range(2):
         child = started(tmp_path, sys.executable, path)
         assert child.stdout is not None
         begun.append(int(child.stdout.readline()))
-        time.sleep(rng.uniform(0.1, 0.4))
+        if not number:  # the first one comes as far as a checkpoint
+            eventually(lambda: "runs/a/x" in opened(tmp_path).root.refs)
+        time.sleep(rng.uniform(0.0, 0.4))
         killed(child)
     done = python(tmp_path, path)
     begun.append(int(done.stdout))

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 FINISHED = "finished"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
+CRASHED = "crashed"  # committed by somebody else, from what its journal says
 
 End = Callable[[str, str | None], None]  # with the status, and a traceback if there is one
 

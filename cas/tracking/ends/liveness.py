@@ -95,7 +95,7 @@ class Watch:
 
     def silent_seconds(self, name: str, parts: Sequence[Path]) -> float:
         """Return for how long these files have been seen as they are now; 0 at the first look."""
-        state, now = _state_of(parts), self._ticks()
+        state, now = state_of(parts), self._ticks()
         seen, since = self._before.get(name, ("", now))
         # A clock that seems to have gone back is another one.
         kept = since if seen == state and 0 <= since <= now else now
@@ -129,7 +129,7 @@ def _clock_of(here: HostInfo) -> str:
         return ""
 
 
-def _state_of(parts: Sequence[Path]) -> str:
+def state_of(parts: Sequence[Path]) -> str:
     """Return what changes whenever one of the files does."""
     told = []
     for path in parts:

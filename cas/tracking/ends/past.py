@@ -6,15 +6,14 @@ A checkpoint that is stored behind the loop says what was known when it was aske
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cas.ids import BlobId, blob_id
 from cas.objects.manifest import Series
 from cas.tracking.journals.state import RunState
-from cas.tracking.numbers.columns import WriteBlob
+from cas.tracking.numbers.columns import Known, WriteBlob
 from cas.tracking.numbers.metrics import Mark, MetricLog
 
 
 class PastMetrics(MetricLog):
-    """A log up to now; `since` is where the checkpoint that was asked for before it ended."""
+    """A log up to now; `since` is where the newest checkpoint ended that is stored already."""
 
     def __init__(self, log: MetricLog, since: Mark | None) -> None:
         super().__init__()
@@ -22,8 +21,7 @@ class PastMetrics(MetricLog):
         self._until = log.mark()
         self._told = log.summary()
         # Points only ever come behind those that are there. What is known of an epoch changes.
-        self._columns: list[bytes] = []
-        self._of_epochs = log.epochs(since, self._take)
+        self._known_then = log.known(since)
 
     def mark(self) -> Mark:
         """Return how far the log had come."""
@@ -43,15 +41,9 @@ class PastMetrics(MetricLog):
         """Return steps and wall times of the same points."""
         return self._log.times(since, write_blob, until or self._until)
 
-    def epochs(self, since: Mark | None, write_blob: WriteBlob) -> Series:
-        """Return what was known of each epoch that had a point since the checkpoint before."""
-        for data in self._columns:
-            write_blob(data)
-        return self._of_epochs
-
-    def _take(self, data: bytes) -> BlobId:
-        self._columns.append(data)
-        return blob_id(data)
+    def known(self, since: Mark | None) -> Known:
+        """Return what was known of epochs then; who asks passes over those from before `since`."""
+        return self._known_then
 
 
 @dataclass(frozen=True, slots=True)

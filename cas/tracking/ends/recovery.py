@@ -17,6 +17,7 @@ from cas.repo import place
 from cas.repo.layout import OPEN, REPRODUCTIONS, RUNS
 from cas.repo.repo import Repo
 from cas.tracking.captured.environment import here
+from cas.tracking.ends.ending import CRASHED
 from cas.tracking.ends.liveness import SILENT_SECONDS, Watch, claimed, is_locked, recoverable
 from cas.tracking.journals.journal import Header
 from cas.tracking.journals.state import open_ref
@@ -110,6 +111,15 @@ def recover(repo: Repo, run: OpenRun, *, force: bool = False) -> str | None:
     name = _recover(repo, run, watch, force=force)
     watch.save()
     return name
+
+
+def said(repo: Repo, run: str) -> str:
+    """Return in words what became of a run that was lost, now that it is committed."""
+    tip = repo.root.refs.get(f"{RUNS}{run}")
+    status = repo.commit(tip).status if tip is not None else None
+    if status in {None, CRASHED}:
+        return f"{run} ended without a finish: committed as crashed"
+    return f"{run} ended as {status} and could not say so: committed now"
 
 
 def _recover(repo: Repo, lost: OpenRun, watch: Watch, *, force: bool = False) -> str | None:

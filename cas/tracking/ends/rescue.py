@@ -4,28 +4,28 @@ It may have been taken for dead and live on. So what its journals say and no fin
 is committed too, under a name of its own: nothing that anybody noted down is lost.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cas.errors import CasError
 from cas.ids import CommitId
-from cas.objects.commit import CHECKPOINT, RUN, Commit
+from cas.objects.commit import RUN, Commit
 from cas.objects.document import document
-from cas.objects.manifest import Series
 from cas.repo.repo import Repo
-from cas.repo.retain.choice import segment
 from cas.repo.transaction import Transaction, transact
 from cas.tracking import record
+from cas.tracking.ends.carried import carried, gone_on
+from cas.tracking.ends.course import course, frame
+from cas.tracking.ends.ending import CRASHED
 from cas.tracking.journals.journal import read_journal
 from cas.tracking.journals.state import RunState, free_number, open_ref
+from cas.tracking.record import Items
 from cas.tracking.runfiles import log_entry, log_file
 from cas.tracking.shown.loggedrecord import Index
 from cas.tracking.shown.shelf import drafted_frames
 
-CRASHED: Final = "crashed"
 PASSED_BY: Final = frozenset({"finish", "moved"})  # of a program that continued another's run
 
 
@@ -44,11 +44,11 @@ def from_journals(repo: Repo, run: str, ref: str, uid: bytes, parts: list[Path])
     known_as = [(run, ref)]
     for number, path in enumerate(parts):
         journal = read_journal(path)
-        for frame in journal.frames:
-            moved = isinstance(frame, dict) and frame.get("t") == "moved"
-            state.replay([frame] if number == 0 or not _passed_by(frame) else [])
+        for told in journal.frames:
+            moved = isinstance(told, dict) and told.get("t") == "moved"
+            state.replay([told] if number == 0 or not _passed_by(told) else [])
             if moved:
-                known_as.insert(0, (str(frame.get("run")), str(frame.get("ref"))))
+                known_as.insert(0, (str(told.get("run")), str(told.get("ref"))))
         if number == 0:
             state.position = journal.positions[-1] if journal.positions else 0
     ended = max(path.stat().st_mtime_ns for path in parts) // 1000
@@ -67,15 +67,27 @@ def from_draft(repo: Repo, run: str, ref: str) -> Lost:
     if repo.lookup(draft.tree, b"metadata.json") is not None:
         told = repo.document(draft.tree, "metadata.json")
         state.metadata = dict(told) if isinstance(told, dict) else {}
-    ended = draft.time or 0
-    tip = repo.root.refs.get(ref)
-    own = segment(repo.commit, tip) if tip is not None else ()
-    # Of a run that was gone on with, the first checkpoint after that holds all points before it.
-    saved = [commit for _, commit in takewhile(lambda item: item[1].kind == CHECKPOINT, own)]
-    for frame in points_of(repo, saved[::-1]):
-        state.metrics.replay([frame])
-    ended = max([ended, *(commit.time or 0 for commit in saved)])
+    saved = course(repo, repo.root.refs.get(ref))
+    saved = _carry(repo, state, draft, saved) or saved
+    points = frame(repo, saved)
+    state.metrics.replay([points] if points is not None else [])
+    ended = max([draft.time or 0, *(commit.time or 0 for commit in saved)])
     return Lost(state, ((run, ref),), ended)
+
+
+def _carry(repo: Repo, state: RunState, draft: Commit, saved: list[Commit]) -> list[Commit]:
+    """Tell a state what the run took over when it went on; return the checkpoints up to there.
+
+    Of files the draft itself tells.
+    """
+    before = gone_on(repo, draft)
+    if before is None:
+        return []
+    tip, base = before
+    found = carried(repo, tip, repo.commit(base) if base is not None else None)
+    rest = replace(found, logged=tuple(row for row in found.logged if row.id is None))
+    state.replay(rest.frames())
+    return [] if saved else course(repo, base)
 
 
 def commit_lost(repo: Repo, lost: Lost) -> str | None:
@@ -98,11 +110,21 @@ def commit_lost(repo: Repo, lost: Lost) -> str | None:
         state.logged = logged.only(tx.writer.has)
         moment = record.Moment(lost.ended, begun.author or repo.who, state.status or CRASHED)
         captured = record.captured_items(repo, begun.tree)
-        heavy = log_entry(tx, log) if log.exists() else {}
-        record.finish(tx, state, captured, moment, heavy=heavy)
+        light, heavy = _logged(tx, state, captured, log)
+        record.finish(tx, state, captured, moment, light=light, heavy=heavy)
         return state.run
 
     return transact(repo, f"recover {state.run}", build, run=state.run)
+
+
+def _logged(tx: Transaction, state: RunState, captured: Items, log: Path) -> tuple[Items, Items]:
+    """Store what a program has printed, and with the record what the filter took out."""
+    from cas.tracking.privacy import cleanlog, redacted
+
+    there = log.exists()
+    taken = [*cleanlog.removed_before(log)] if there else []
+    heavy = log_entry(tx, log, taken.append) if there else {}
+    return redacted.at_the_end(tx, captured, {"log.txt": taken}, state.redacted), heavy
 
 
 def _place(tx: Transaction, lost: Lost) -> tuple[str, str, CommitId] | None:
@@ -170,42 +192,6 @@ def _has_artifact(repo: Repo, commit: Commit, path: str) -> bool:
         except CasError:
             return True  # of a payload that was let go of since, nobody can tell
     return False
-
-
-def points_of(repo: Repo, commits: Iterable[Commit]) -> Iterator[dict[str, Any]]:
-    """Yield the points of each commit as a frame of a journal."""
-    for commit in commits:
-        yield from _points(repo, commit)
-
-
-def _points(repo: Repo, commit: Commit) -> Iterator[dict[str, Any]]:
-    values, times = (_columns(repo, commit, name) for name in ("metrics", "times"))
-    names = sorted(values.keys() & times.keys())
-    if names:
-        yield {
-            "t": "points",
-            "names": names,
-            "steps": [values[name][0] for name in names],
-            "values": [values[name][1] for name in names],
-            "times": [times[name][1] for name in names],
-        }
-
-
-def _columns(repo: Repo, commit: Commit, what: str) -> dict[str, tuple[bytes, bytes]]:
-    from cas.ids import ManifestId
-    from cas.objects.kind import Kind
-
-    entry = repo.lookup(commit.tree, what.encode())
-    found = repo.manifest(ManifestId(entry.id)) if entry is not None else None
-    if not isinstance(found, Series):
-        return {}
-
-    def data(column: Any) -> bytes:
-        return bytes(
-            column.data if column.data is not None else repo.store.read(Kind.BLOB, column.id)
-        )
-
-    return {row.name: (data(row.steps), data(row.values)) for row in found.rows}
 
 
 def _passed_by(frame: object) -> bool:

@@ -7,9 +7,8 @@ Format: docs/format/run.md.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Final
 
 from cas.errors import CasError, InvalidInputError
@@ -19,10 +18,13 @@ from cas.objects.tree import Entry, EntryKind
 from cas.repo.layout import HOLDS, RUNS
 from cas.repo.repo import Repo
 from cas.repo.retain.choice import segment
+from cas.tracking.captured.environment import here
 from cas.tracking.captured.variables import KEY_VARIABLE
-from cas.tracking.ends.ending import FINISHED
-from cas.tracking.ends.recovery import ELSEWHERE, OpenRun, open_runs, recover
-from cas.tracking.ends.rescue import points_of
+from cas.tracking.ends.carried import RESUMED, Carried, carried
+from cas.tracking.ends.course import course, frame
+from cas.tracking.ends.ending import FAILED, FINISHED, INTERRUPTED
+from cas.tracking.ends.recovery import LOST, RUNNING, OpenRun, open_runs
+from cas.tracking.ends.waiting import ended
 from cas.tracking.journals.feed import pieces
 from cas.tracking.journals.state import artifact_frame, open_ref, parent_frame
 from cas.tracking.names import make_name
@@ -31,7 +33,10 @@ from cas.tracking.record import ARTIFACTS, Items
 NEVER: Final = "never"
 AUTO: Final = "auto"
 JOB: Final = "job.json"
-RESUMED: Final = "resumed.json"
+HOW: Final = {INTERRUPTED: "was interrupted", FAILED: "failed"}
+RESTARTS: Final = "SLURM_RESTART_COUNT"
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Job:
         """Say whether a run of the other job is surely not one of this: it has its own to do."""
         if other is None or other == self:
             return False
-        return "key" in {self.kind, other.kind} or self.id == other.id
+        return "key" in {self.kind, other.kind} or self.id == other.id or self.task != other.task
 
     def document(self) -> dict[str, str]:
         """Return the job as it stands in a record."""
@@ -104,44 +109,68 @@ def name_of(named: str | None, job: Job | None) -> str:
     return job.name
 
 
-def find(repo: Repo, run: str, job: Job | None) -> Unfinished | None:
+def find(
+    repo: Repo, run: str, job: Job | None, tell: Tell = lambda _: None, *, restarted: bool = False
+) -> Unfinished | None:
     """Return the unfinished run of this name or job, None when there is none to go on with.
 
-    One of the same job counts first, then one of just this name. A run that another host may still
-    be at work on is gone on with only when it is of the same job: then that was started again.
+    One of the same job counts first, then one of just this name, then the newest that got a number
+    behind it. Of one that may be at work on another host a sign of life is waited for, unless the
+    job was `restarted` by the cluster: then it has ended.
     """
-    candidates = list(_candidates(repo, run))
-    found: list[tuple[Unfinished, Job | None]] = []
+    known = {ref: _job_at(repo, ref) for ref in _candidates(repo, run)}
+    same = [ref for ref, of in known.items() if job is not None and of == job]
+    named = [ref for ref, of in known.items() if job is None or not job.excludes(of)]
+    others = [ref for ref in [named[0], *named[:0:-1]] if ref not in same] if named else []
     live = {one.ref: one for one in open_runs(repo, orphans=True)}
-    for ref in candidates:
-        if open_ref(ref) in repo.root.refs and not _taken_over(repo, live.get(ref), ref, job):
+    for ref in same:
+        if ref in live and not _has_ended(repo, live[ref], tell, mine=True, restarted=restarted):
             continue
-        one = _unfinished(repo, ref)
-        if one is not None:
-            found.append((one, _job_of(repo, one.commit)))
-    same = [one for one, of in found if job is not None and of == job]
-    named = [
-        one
-        for one, of in found
-        if one.ref == f"{RUNS}{run}" and not (job is not None and job.excludes(of))
-    ]
-    return next(iter(same or named), None)
+        if (found := _unfinished(repo, ref)) is not None:
+            return found
+    for ref in others:
+        if ref not in live and (found := _unfinished(repo, ref)) is not None:
+            return found
+    for ref in others[:1]:
+        if ref in live and _has_ended(repo, live[ref], tell):
+            return _unfinished(repo, ref)
+    return None
 
 
-def frames(repo: Repo, found: Unfinished) -> list[dict[str, Any]]:
+def not_found(repo: Repo, run: str, job: Job | None) -> str:
+    """Return why nothing is gone on with under a name that is taken; empty where it is free."""
+    ref = f"{RUNS}{run}"
+    refs = repo.refresh().refs
+    live = next((one for one in open_runs(repo, orphans=True) if one.ref == ref), None)
+    if live is not None:
+        who = f"process {live.pid} on {live.host}" if live.pid else "its process is not known"
+        return f"{run} is running ({who}; `cas recover --force {run}` says that it is gone)"
+    if ref not in refs:
+        return ""
+    if job is not None and job.excludes(_job_at(repo, ref)):
+        return f"{run} belongs to another job"
+    return f"{run} has finished" if repo.commit(refs[ref]).status == FINISHED else ""
+
+
+def taken_over(repo: Repo, found: Unfinished) -> Carried:
+    """Return what the run takes over from before beside points, params, inputs and artifacts."""
+    base = repo.commit(found.base) if found.base is not None else None
+    return carried(repo, found.tip, base)
+
+
+def frames(repo: Repo, found: Unfinished, more: Carried) -> list[dict[str, Any]]:
     """Return the frames of a journal that say what the run was told up to where it goes on."""
     told: list[dict[str, Any]] = []
     params = _document(repo, found.commit, "params.json")
     if params:
         told.append({"t": "params", "params": params})
-    if found.base is not None:
-        for frame in points_of(repo, _course(repo, found.base)):
-            told += pieces(frame)
+    told += pieces(frame(repo, course(repo, found.base)))
     metadata = _document(repo, found.commit, "metadata.json")
     if metadata:
         told.append({"t": "metadata", "metadata": metadata})
     told += [parent_frame(parent) for parent in found.commit.parents if parent.role != PREVIOUS]
     told += [artifact_frame(path, entry) for path, entry in _artifacts(repo, found.commit).items()]
+    told += more.frames()
     return told
 
 
@@ -169,16 +198,23 @@ def documents(
 
 
 def said(repo: Repo, found: Unfinished) -> str:
-    """Return in words what a run goes on from."""
-    if found.base is None:
-        return f"{found.run} goes on from its beginning: it broke off before its first checkpoint"
-    step = repo.commit(found.base).step
-    after = "" if step is None else f" after step {step}"
-    return f"{found.run} goes on{after}, from checkpoint {found.base.short}"
+    """Return in words how a run broke off, and what it goes on from."""
+    summary = _document(repo, found.commit, "summary.json")
+    steps = [told.get("last_step") for told in summary.values() if isinstance(told, dict)]
+    last = max((step for step in steps if type(step) is int), default=None)
+    how = HOW.get(found.commit.status or "", "was cut off")
+    broke = f"{found.run} {how}" + ("" if last is None else f" after step {last}")
+    if found.base is not None:
+        step = repo.commit(found.base).step
+        after = "" if step is None else f" after step {step}"
+        return f"{broke}: it goes on{after}, from checkpoint {found.base.short}"
+    saved = any(one.kind == CHECKPOINT for _, one in segment(repo.commit, found.tip))
+    why = "none of its checkpoints is kept" if saved else "it had no checkpoint yet"
+    return f"{broke}: it begins again, as {why}"
 
 
 def _candidates(repo: Repo, run: str) -> Iterator[str]:
-    """Yield the refs of the runs of one name, and of those that got a number behind it."""
+    """Yield the ref of the run of a name, and of those that got a number behind it."""
     refs, ref, number = repo.refresh().refs, f"{RUNS}{run}", 2
     yield ref
     while f"{ref}-{number}" in refs or open_ref(f"{ref}-{number}") in refs:
@@ -186,14 +222,17 @@ def _candidates(repo: Repo, run: str) -> Iterator[str]:
         number += 1
 
 
-def _taken_over(repo: Repo, live: OpenRun | None, ref: str, job: Job | None) -> bool:
-    """Commit the end of a run that our own job began elsewhere; say whether that was done."""
-    if live is None or live.status != ELSEWHERE or job is None or job.kind != "slurm":
+def _has_ended(
+    repo: Repo, live: OpenRun, tell: Tell, *, mine: bool = False, restarted: bool = False
+) -> bool:
+    """Commit the end of a run that another host was at work on, if it has ended; say whether."""
+    if live.status == RUNNING and (not mine or live.host == here().host):
+        return False  # its lock says so; of the same job on another host it may be a stale one
+    try:
+        return ended(repo, live, tell, at_once=restarted or live.status == LOST)
+    except CasError as error:
+        tell(f"warning: {live.run} could not be committed: {error}")
         return False
-    draft = repo.commit(repo.root.refs[open_ref(ref)])
-    if _job_of(repo, draft) != job:
-        return False
-    return recover(repo, live, force=True) is not None
 
 
 def _unfinished(repo: Repo, ref: str) -> Unfinished | None:
@@ -210,12 +249,6 @@ def _unfinished(repo: Repo, ref: str) -> Unfinished | None:
         if one.kind == CHECKPOINT and f"{HOLDS}{id}" in refs
     )
     return Unfinished(ref.removeprefix(RUNS), ref, tip, commit, next(held, None))
-
-
-def _course(repo: Repo, base: CommitId) -> list[Commit]:
-    """Return the checkpoints up to one, oldest first, whose points together are its history."""
-    own = takewhile(lambda item: item[1].kind == CHECKPOINT, segment(repo.commit, base))
-    return [commit for _, commit in own][::-1]
 
 
 def _artifacts(repo: Repo, commit: Commit) -> Items:
@@ -238,6 +271,13 @@ def _below(repo: Repo, folder: Entry, above: str) -> Iterator[tuple[str, Entry]]
             yield from _below(repo, entry, f"{path}/")
         else:
             yield path, entry
+
+
+def _job_at(repo: Repo, ref: str) -> Job | None:
+    """Return the job of the run that is or will be at a ref."""
+    refs = repo.root.refs
+    tip = refs.get(open_ref(ref)) or refs.get(ref)
+    return _job_of(repo, repo.commit(tip)) if tip is not None else None
 
 
 def _job_of(repo: Repo, commit: Commit) -> Job | None:

@@ -13,7 +13,8 @@ from cas.lineage.curves import points as points_of
 from cas.repo import annotations
 from cas.repo.repo import Repo
 from cas.repo.transaction import transact
-from cas.tracking.ends import rescue, resume
+from cas.tracking.captured.environment import HostInfo
+from cas.tracking.ends import recovery, rescue, resume, waiting
 from cas.tracking.ends.recovery import open_runs, recover
 from cas.tracking.ends.resume import Job, check_resume
 from cas.tracking.run import Run
@@ -60,9 +61,10 @@ def test_a_run_that_was_killed_twice_ends_as_one_that_was_not(here: Path, tmp_pa
     train(once, -1)
     train(here, 12)
     said = train(here, 17)
-    assert "cas: a/x ended without a finish: committed as crashed" in said
-    assert "cas: a/x goes on after step 10, from checkpoint" in said
-    train(here, -1)
+    assert "cas: a/x was cut off after step 12: it goes on after step 10, from checkpoint" in said
+    assert "committed as crashed" not in said
+    wanted = "cas: a/x was cut off after step 17: it goes on after step 15, from checkpoint"
+    assert wanted in train(here, -1)
     one, other = opened(once), opened(here)
     assert last_weights(one, "runs/a/x") == last_weights(other, "runs/a/x")
     ends = [repo.commit(repo.root.refs["runs/a/x"]) for repo in (one, other)]
@@ -183,7 +185,8 @@ def test_a_run_without_a_checkpoint_begins_again(here: Path, capsys: Capture) ->
     run.finish("interrupted")
     again = cas.track("a", name="x", resume="auto")
     assert (again.name, again.resumed) == ("a/x", None)
-    assert "goes on from its beginning" in capsys.readouterr().err
+    told = "a/x was interrupted after step 3: it begins again, as it had no checkpoint yet"
+    assert told in capsys.readouterr().err
     again.log_metrics({"loss": 1.0})
     again.finish()
     repo = opened(here)
@@ -234,6 +237,14 @@ def test_who_goes_on_with_a_run_that_still_lives_parts_from_it(
     ends = {name: repo.commit(repo.root.refs[f"runs/a/{name}"]) for name in ("x", "x-2")}
     assert set(points(repo, ends["x"])) == {"new"}
     assert set(points(repo, ends["x-2"])) == {"old"}
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be another host, to which the locks of this one do not reach."""
+    place = HostInfo("elsewhere", "its boot", "its processes")
+    for module in (recovery, resume):
+        monkeypatch.setattr(module, "here", lambda: place)
+    monkeypatch.setattr(recovery, "is_locked", lambda _: False)
 
 
 class TestJobs:
@@ -288,13 +299,13 @@ class TestJobs:
 
 
 def test_two_that_want_to_go_on_with_one_run_do_not_both(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     broken()
     real = resume.find
 
-    def find(repo: Repo, *given: Any) -> Any:
-        found = real(repo, *given)
+    def find(repo: Repo, *given: Any, **options: Any) -> Any:
+        found = real(repo, *given, **options)
         monkeypatch.setattr(resume, "find", real)
         cas.track("a", name="x", resume="auto")
         return found
@@ -302,4 +313,88 @@ def test_two_that_want_to_go_on_with_one_run_do_not_both(
     monkeypatch.setattr(resume, "find", find)
     run = cas.track("a", name="x", resume="auto")
     assert run.name == "a/x-2"
+    assert (run.params, run.resumed) == ({}, None)
+    assert "cas: a/x is running (process " in capsys.readouterr().err
+    run.finish()
+
+
+def test_the_newest_that_got_a_number_goes_on_where_the_first_has_finished(here: Path) -> None:
+    cas.track("a", name="x").finish()
+    for _ in range(2):
+        cas.track("a", name="x").finish("failed")
+    names = []
+    for status in ("finished", "finished", "failed"):
+        run = cas.track("a", name="x", resume="auto")
+        names.append(run.name)
+        run.finish(status)
+    assert names == ["a/x-3", "a/x-2", "a/x-4"]
+
+
+def test_tasks_of_a_new_array_go_on_with_those_of_the_old_one_by_number(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job, task, name in [("5", "1", "a/x"), ("5", "2", "a/x-2"), ("6", "2", "a/x-2")]:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", job)
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        run = cas.track("a", name="x", resume="auto")
+        assert run.name == name
+        run.finish("failed")
+
+
+def test_a_run_that_says_nothing_for_long_is_taken_over_from_another_host(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    first = cas.track("a", name="x")
+    first.save_checkpoint(model={"w": 1}, step=1, wait=True)
+    first._live._feed.halt()  # its process is gone, as far as anybody elsewhere can tell
+    elsewhere(monkeypatch)
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    run = cas.track("a", name="x", resume="auto")
+    assert (run.name, run.load_checkpoint().step) == ("a/x", 1)
+    assert "waiting up to 1 s for a sign of life" in capsys.readouterr().err
+    run.finish()
+
+
+def test_one_that_gives_a_sign_of_life_is_left_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    first = cas.track("a", name="x")
+    first.save_checkpoint(model={"w": 1}, step=1, wait=True)
+    elsewhere(monkeypatch)
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 100.0)
+    monkeypatch.setattr("time.sleep", lambda _: first.log_params({"alive": True}))
+    run = cas.track("a", name="x", resume="auto")
+    assert (run.name, run.resumed) == ("a/x-2", None)
+    run.finish()
+    first.finish()
+    repo = opened(here)
+    assert {repo.commit(repo.root.refs[f"runs/a/{name}"]).status for name in ("x", "x-2")} == {
+        "finished"
+    }
+
+
+def test_one_whose_job_was_started_again_is_not_waited_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    first = cas.track("a", resume="auto")
+    first.save_checkpoint(model={"w": 1}, step=1, wait=True)
+    elsewhere(monkeypatch)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run = cas.track("a", resume="auto")
+    assert (run.name, run.load_checkpoint().step) == ("a/job-7", 1)
+    run.finish()
+
+
+def test_a_run_whose_journal_is_gone_goes_on_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(here, 12)
+    repo = opened(here)
+    for path in (repo.path / "journals").iterdir():
+        path.unlink()
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.2)
+    run = cas.track("a", name="x", resume="auto")
+    assert (run.name, run.load_checkpoint().step) == ("a/x", 10)
+    assert [step for step, _ in _points(run)] == list(range(11))
     run.finish()

@@ -18,6 +18,7 @@ from cas.tracking import live
 from cas.tracking.captured import capture
 from tests.support.runs import (
     opened,
+    python,
     script,
 )
 
@@ -168,3 +169,10 @@ def test_a_name_that_is_taken_and_done_with_meanwhile_is_not_used_again(
     run.finish()
     assert run.name == "a/x-2"
     assert opened(here).commit(opened(here).root.refs["runs/a/x-2"]).seq == 1
+
+
+def test_what_only_a_collection_needs_is_not_loaded_at_the_start(here: Path) -> None:
+    text = "cas.track('a', capture={'rng': False})\nprint(*sys.modules)\n"
+    loaded = python(here, script(here, text)).stdout.split()
+    assert "cas.tracking.run" in loaded
+    assert {"numpy", "cas.repo.collect.gc", "torch"}.isdisjoint(loaded)
