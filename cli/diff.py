@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def diff(session: Session, rev1: str, rev2: str | None, *, stat: bool, code: bool) -> None:
     """Compare two revisions by meaning.
 
-    Params, metrics and the step where they part, code as a patch, packages, environment, seeds,
-    inputs, artifacts, and weights tensor by tensor. With one revision: what it changed over the
-    commit before it.
+    Params, metrics and the step where they part, images, texts and whatever else was logged, code
+    as a patch, packages, environment, seeds, inputs, artifacts, and weights tensor by tensor. With
+    one revision: what it changed over the commit before it.
     """
     from . import differences
 
@@ -39,7 +39,7 @@ def diff(session: Session, rev1: str, rev2: str | None, *, stat: bool, code: boo
 
     found = compare(session.repo, old, new, measure=not stat, progress=session.progress)
     draw = differences.stat if stat else differences.lines
-    session.emit({"same": found.same} | plain(found), lambda: draw(session, found))
+    session.emit({"same": found.same} | plain(found), lambda: draw(session, found), paged=True)
 
 
 def _pair(session: Session, rev1: str, rev2: str | None) -> "tuple[CommitId, CommitId]":
@@ -61,4 +61,4 @@ def _code(session: Session, old: "CommitId", new: "CommitId") -> None:
     from .differences import patch
 
     found = code_patch(session.repo, old, new)
-    session.emit(found, lambda: patch(session, found, raw=not session.terminal))
+    session.emit(found, lambda: patch(session, found, raw=not session.terminal), paged=True)

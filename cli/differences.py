@@ -14,6 +14,7 @@ from .session import Session
 if TYPE_CHECKING:
     from cas.lineage.compare import Comparison, FileChange, Input, InputChange
     from cas.lineage.curves import MetricChange, Parting
+    from cas.lineage.logged import LoggedChange
     from cas.lineage.patch import FilePatch
     from cas.lineage.values import ValueChange
     from cas.lineage.weights import TensorChange, Weights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PATCH_LINES: Final = 60
 ROWS: Final = 40
 TENSORS: Final = 20
+STEPS: Final = 5
 VALUE: Final = 60
 VALUES: Final = ("params", "packages", "environment", "command", "seeds")
 MARKS: Final = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
@@ -34,6 +36,7 @@ def lines(session: Session, found: "Comparison") -> Iterator[str]:
         yield NOTHING
     yield from _values(session, "params", found.params)
     yield from _section(session, "metrics", [_metric(change) for change in found.metrics])
+    yield from _section(session, "logged", [_logged(session, change) for change in found.logged])
     yield from _code(session, found)
     for name in VALUES[1:]:
         yield from _values(session, name, getattr(found, name))
@@ -51,7 +54,7 @@ def stat(session: Session, found: "Comparison") -> Iterator[str]:
     """Yield one line for each kind of difference."""
     yield _heading(session, found)
     rows: list[tuple[str, str]] = []
-    for name in (*VALUES, "inputs", "artifacts", "files"):
+    for name in (*VALUES, "logged", "inputs", "artifacts", "files"):
         counts = Counter(change.how for change in getattr(found, name))
         rows.append((name, ", ".join(f"{counts[how]} {how}" for how in MARKS if counts[how])))
     metrics = [change.name for change in found.metrics]
@@ -129,6 +132,16 @@ def _reading(change: "MetricChange", name: str) -> str:
     return _arrow(
         render.number(getattr(side, name)) if side else "-" for side in (change.old, change.new)
     )
+
+
+def _logged(session: Session, change: "LoggedChange") -> tuple[str, str, str]:
+    old, new = change.old or "-", change.new or "-"
+    number = f"{old} → {new}" if change.how != "changed" else _arrow([str(old), str(new)])
+    steps = ", ".join(map(str, change.steps[:STEPS]))
+    if change.differing > STEPS:
+        steps += f" and {change.differing - STEPS} more"
+    where = f"differs at step {steps}" if steps else change.note
+    return _marked(session, change.how, f"{change.kind} {change.key}"), number, where
 
 
 def _parting(parting: "Parting | None") -> str:

@@ -85,11 +85,13 @@ def _insist(tolerance: float, python: str) -> None:
 
 def _lines(session: Session, run: str, verdict: Verdict) -> Iterator[str]:
     head = f"{session.paint(verdict.verdict, fg=COLOURS[verdict.verdict], bold=True)}: {run}"
-    compared = (
+    compared = [
         count(verdict.metrics, "metric"),
         count(verdict.checkpoints, "checkpoint"),
         count(verdict.artifacts, "artifact"),
-    )
+    ]
+    if verdict.logged:
+        compared.append(count(verdict.logged, "logged key"))
     yield head if verdict.verdict == FAILED else f"{head}, {', '.join(compared)} compared"
     if verdict.stage:
         yield f"  it failed at: {verdict.stage}"

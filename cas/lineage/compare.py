@@ -1,8 +1,9 @@
 """Two commits side by side, by what they mean.
 
-Params and settings value by value, metrics with the step where they part, code as a patch, inputs
-by role, artifacts and files by id, weights tensor by tensor. What differs in every run (times,
-host, logs) is not looked at. A payload that was pruned is compared by its id, and that is said.
+Params and settings value by value, metrics with the step where they part, what was logged beside
+them by key and step, code as a patch, inputs by role, artifacts and files by id, weights tensor by
+tensor. What differs in every run (times, host, log text) is not looked at. A payload that was
+pruned is compared by its id, and that is said.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Final
 from cas.errors import NotFoundError
 from cas.ids import CommitId, ObjectId, TreeId
 from cas.lineage.curves import MetricChange, metric_changes
+from cas.lineage.logged import LoggedChange, logged_changes
 from cas.lineage.patch import FilePatch, code_patch
 from cas.lineage.title import input_name, title
 from cas.lineage.values import ADDED, CHANGED, REMOVED, ValueChange, changes
@@ -74,6 +76,7 @@ class Comparison:
     new: Side
     params: tuple[ValueChange, ...]
     metrics: tuple[MetricChange, ...]
+    logged: tuple[LoggedChange, ...]
     code: tuple[FilePatch, ...]
     packages: tuple[ValueChange, ...]
     environment: tuple[ValueChange, ...]
@@ -86,8 +89,8 @@ class Comparison:
     notes: tuple[str, ...]
 
     PARTS: ClassVar = (
-        *("params", "metrics", "code", "packages", "environment", "command", "seeds"),
-        *("inputs", "artifacts", "files", "notes"),
+        *("params", "metrics", "logged", "code", "packages", "environment", "command"),
+        *("seeds", "inputs", "artifacts", "files", "notes"),
     )
 
     @property
@@ -115,6 +118,7 @@ def compare(
         new=Side(new, after.kind, title(repo, new)),
         params=changes(*(repo.document(commit.tree, "params.json") for commit in (before, after))),
         metrics=metric_changes(repo, old, new),
+        logged=logged_changes(repo, before, after),
         code=code_patch(repo, old, new),
         packages=changes(*(side.get("packages") for side in environment)),
         environment=changes(*map(_without_packages, environment)),
@@ -202,7 +206,10 @@ def _artifact_changes(
             heavy = _artifacts(repo, commit.payload)
         except NotFoundError:
             if commit.kind in {RUN, DRAFT} and old[1].payload != new[1].payload:
-                notes.append(f"large artifacts of {id.short} were pruned and are not compared")
+                notes.append(
+                    f"the payload of {id.short} was pruned: "
+                    "large artifacts, and what was logged in it, are not compared"
+                )
         sides.append([_artifacts(repo, commit.tree), heavy])
     before, after = sides
     # By path, as one that has grown is in the record of one commit and the payload of the other.

@@ -1,8 +1,8 @@
 """Did it come out the same? Two runs compared by the ids of their results.
 
-*Identical* means that every artifact, every checkpoint's payload and every metric's steps and
-values have the same ids; *equivalent* that the metrics agree within a tolerance. Times, host,
-system metrics and log text are stored apart and never looked at.
+*Identical* means that every artifact, every checkpoint's payload, everything that was logged and
+every metric's steps and values have the same ids; *equivalent* that the metrics agree within a
+tolerance. Times, host, system metrics and log text are stored apart and never looked at.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,8 @@ from typing import Any, Final
 from cas.errors import NotFoundError
 from cas.ids import CommitId, ObjectId
 from cas.lineage.curves import parting, points, series
-from cas.lineage.values import changes
+from cas.lineage.logged import LoggedChange, logged_changes, shown
+from cas.lineage.values import ADDED, REMOVED, changes
 from cas.objects.commit import CHECKPOINT, EVALUATES, PREVIOUS, REPRODUCES, Commit
 from cas.objects.manifest import SeriesRow
 from cas.objects.tree import EntryKind
@@ -39,12 +40,16 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a reproduction came out, and what may explain a difference."""
+    """How a reproduction came out, and what may explain a difference.
+
+    The counts say what was compared: `logged` are the keys of what is no number.
+    """
 
     verdict: str
     metrics: int = 0
     checkpoints: int = 0
     artifacts: int = 0
+    logged: int = 0
     first: Divergence | None = None
     differences: tuple[str, ...] = ()
     explanations: tuple[str, ...] = ()
@@ -65,9 +70,12 @@ class Results:
 def judge(repo: Repo, original: CommitId, again: CommitId, tolerance: float = 0.0) -> Verdict:
     """Compare two finishing commits; a `tolerance` above 0 is relative, and allows *equivalent*."""
     old, new = results(repo, original), results(repo, again)
-    differences = tuple(_differences(old, new))
-    light, heavy = old.artifacts.keys(), _both(old, new)[0].keys()
-    counts = (len(old.metrics), len(old.checkpoints), len(light | heavy))
+    sides = repo.commit(original), repo.commit(again)
+    logged = (_said(one) for one in logged_changes(repo, *sides))
+    differences = (*_differences(old, new), *logged)
+    artifacts = old.artifacts.keys() | _both(old, new)[0].keys()
+    known = len(shown(repo, sides[0]).keys)
+    counts = (len(old.metrics), len(old.checkpoints), len(artifacts), known)
     if not differences:
         return Verdict(IDENTICAL, *counts)
     first = _first(repo, old.metrics, new.metrics, 0.0)
@@ -123,6 +131,16 @@ def _differences(old: Results, new: Results) -> Iterator[str]:
     yield from _unequal("checkpoint", old.checkpoints, new.checkpoints)
     yield from _unequal("artifact", old.artifacts, new.artifacts)
     yield from _unequal("artifact", *_both(old, new))
+
+
+def _said(change: LoggedChange) -> str:
+    what = f"logged {change.kind} {change.key}"
+    if change.how in {ADDED, REMOVED}:
+        return f"{what} is {'new' if change.how == ADDED else 'missing'}"
+    if not change.steps:
+        return f"{what} differs"
+    others = f" and {change.differing - 1} more" if change.differing > 1 else ""
+    return f"{what} differs at step {change.steps[0]}{others}"
 
 
 def _both(old: Results, new: Results) -> tuple[Mapping[str, str], Mapping[str, str]]:

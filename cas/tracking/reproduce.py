@@ -111,6 +111,11 @@ def plan(repo: Repo, id: CommitId) -> Plan:
             f"{original.short} was made in a notebook or an interactive session: "
             "there is no command to run again"
         )
+    if started.get("kind") == "frozen":
+        raise RefusedError(
+            f"{original.short} was made by a program with an interpreter of its own, which is not "
+            f"among its code: run {started['argv'][0]} again by hand"
+        )
     for parent in commit.parents_of(RESUMED_FROM):
         _insist_on_payload(repo, parent.commit)
     environment = repo.document(commit.tree, "environment.json")

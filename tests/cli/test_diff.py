@@ -142,9 +142,18 @@ def test_runs_as_they_are_tracked_are_compared(cas: Cas, repo: Repo, place: Path
             run.track_dataset({"x": np.arange(20.0) + lr}, name="rows", split="train")
             run.save_checkpoint(model={"w": np.full(20, lr)}, step=1, metrics={"loss": lr})
             run.log({"loss": lr / 2}, step=2)
+            for step in range(8):
+                run.log_text("val/said", f"with {lr if step else 'any'}", step=step)
+            run.log_text(f"only/{name}", "x")
     out = cas("diff", "exp/a", "exp/b").out
     assert "~ lr  0.1 → 0.2" in out
     assert "loss  last 0.05 → 0.1  best 0.05 → 0.1  they part at step 1" in out
+    assert "+ text only/b    - → 1" in out
+    assert "- text only/a    1 → -" in out
+    assert "~ text val/said  8      differs at step 1, 2, 3, 4, 5 and 2 more" in out
+    assert "logged   1 added, 1 removed, 1 changed" in cas("diff", "exp/a", "exp/b", "--stat").out
+    told = cas("diff", "exp/a", "exp/b", "--json").json["logged"]
+    assert [one["steps"] for one in told] == [[], [], [1, 2, 3, 4, 5, 6, 7]]
     assert "~ dataset  rows (train)  " in out
     assert "~ model.w  float64[20]   100.0%          0.1      0.1" in out
     assert "packages" not in out

@@ -49,6 +49,28 @@ def test_identical_and_diverged(here: Path) -> None:
     )
 
 
+def test_what_was_logged_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    script(
+        tmp_path,
+        "with cas.track('a', name='x', seed=1) as run:\n"
+        "    run.log({'loss': 1})\n"
+        "    run.log_text('said', open(sys.argv[1]).read(), step=3)\n",
+    )
+    said = tmp_path / "said.bin"
+    said.write_text("one")
+    python(tmp_path, "train.py", said)
+    done = cas(tmp_path, "reproduce", "a/x")
+    compared = "1 metric, 0 checkpoints, 0 artifacts, 1 logged key compared"
+    assert done.stdout == f"identical: a/x, {compared}\n"
+    said.write_text("two")
+    done = cas(tmp_path, "reproduce", "a/x", code=20)
+    assert done.stdout.splitlines()[:2] == [
+        f"diverged: a/x, {compared}",
+        "  logged text said differs at step 3",
+    ]
+
+
 def test_failed_has_a_code_of_its_own(here: Path) -> None:
     (here.parent / "number").unlink()
     done = cas(here, "reproduce", "a/x", code=21)

@@ -315,7 +315,10 @@ class TestFiles:
         new = make(repo, payload={"artifacts/large": b"2"})
         prune(repo, old)
         found = compare(repo, old, new)
-        assert found.notes == (f"large artifacts of {old.short} were pruned and are not compared",)
+        assert found.notes == (
+            f"the payload of {old.short} was pruned: "
+            "large artifacts, and what was logged in it, are not compared",
+        )
         assert not found.same
 
     def test_files_of_a_persons_commits_are_compared(self, repo: Repo) -> None:
