@@ -43,11 +43,13 @@ def run(
     Write `cas run [OPTIONS] -- COMMAND...`. The exit code is the command's own. Without --config,
     the config is that of CAS_CONFIG or of `pyproject.toml`, if there is one. COMMAND finds what is
     in effect in the file that CAS_CONFIG names, or in Python by `cas.config()`.
+
+    COMMAND has the terminal, and gets the signals. Of Ctrl-C the third one kills it.
     """
     from cas.tracking.execute import run_program
     from cas.tracking.program import Program, scalar
     from cas.tracking.record import run_volume
-    from cas.tracking.settings.configfile import config as effective
+    from cas.tracking.settings.configfile import of_command
 
     from .params import pairs
     from .render import human_share
@@ -57,7 +59,7 @@ def run(
     session.note(f"running {' '.join(command)}")
     given = {key: scalar(value) for key, value in pairs(params, "-p")}
     program = Program(command, given, inputs, outputs, metrics)
-    known = effective(config, environment=environment, params=given)
+    known = of_command(config, environment=environment, params=given)
     outcome = run_program(session.writing_or_new(), program, experiment, Path.cwd(), config=known)
     for problem in outcome.problems:
         session.say(f"cas: {problem}")

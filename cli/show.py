@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DOCUMENTS: Final = (
     *("params", "summary", "environment", "source", "seeds", "command", "host"),
     *("checkpoint", "verdict", "input", "notes", "config", "redacted", "resumed", "metadata"),
+    *("strategy", "retention"),
 )
 SHOWN_ARTIFACTS: Final = 20
 SHOWN_EVENTS: Final = 10
@@ -65,6 +66,7 @@ def show(session: Session, rev: str) -> None:
             artifacts=artifacts,
             held=kept(repo, id),
         ),
+        paged=True,
     )
 
 
@@ -82,7 +84,8 @@ def _lines(
 ) -> Iterator[str]:
     names = f"  ({', '.join(refs)})" if refs else ""
     yield session.paint(f"{commit.kind} {id}", fg="yellow") + session.paint(names, fg="green")
-    yield from render.table(list(_fields(session, commit, held=held)))
+    best = documents.get("checkpoint", {}).get("best") is True
+    yield from render.table(list(_fields(session, commit, held=held, best=best)))
     if commit.message:
         yield ""
         yield from (f"    {printable(line)}" for line in commit.message.strip().split("\n"))
@@ -94,6 +97,8 @@ def _lines(
     yield from _section("logged", _kinds(logged))
     yield from _section("events", _events(events))
     yield from _section("metadata", _pairs(documents.get("metadata", {})))
+    for name in ("strategy", "retention"):
+        yield from _section(name, _pairs(documents.get(name, {})))
     yield from _section("code", _code(documents))
     yield from _section("environment", _environment(documents))
     yield from _section("input", _pairs(documents.get("input", {})))
@@ -107,7 +112,9 @@ def _lines(
     )
 
 
-def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple[str, str]]:
+def _fields(
+    session: Session, commit: "Commit", *, held: bool, best: bool
+) -> Iterator[tuple[str, str]]:
     told = {
         "run": commit.full_name,
         "experiment": None if commit.run else commit.experiment,
@@ -123,6 +130,8 @@ def _fields(session: Session, commit: "Commit", *, held: bool) -> Iterator[tuple
             "monitor:",
             f"{monitor.metric} {render.number(monitor.value)} ({monitor.mode} is best)",
         )
+    if best:
+        yield "best:", "it was saved as the best of the run"
     if commit.payload is not None:
         state = "kept" if held else session.paint("pruned", fg="red")
         yield "payload:", f"{commit.payload.short} {state}"
@@ -246,11 +255,17 @@ def _code(documents: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _taken(told: object) -> list[tuple[str, ...]]:
-    """Return a row that says where the code is not exact, if it is not."""
-    from cas.tracking.privacy.redacted import missing
+    """Return rows that say where secrets were taken out, and where the code is not exact."""
+    if not told:
+        return []
+    from cas.tracking.privacy.redacted import by_place, missing
 
-    places = [f"{one.path}:{one.line}" for one in missing(told) if one.path] if told else []
-    return [("not exact", _short(f"secrets taken out at {', '.join(places)}"))] if places else []
+    counts = (f"{count} in {place}" for place, count in sorted(by_place(told).items()))
+    rows: list[tuple[str, ...]] = [("redacted", _short(", ".join(counts)))]
+    places = dict.fromkeys(f"{one.path}:{one.line}" for one in missing(told) if one.path)
+    if places:
+        rows.append(("not exact", _short(f"secrets taken out at {', '.join(places)}")))
+    return rows
 
 
 def command_line(command: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Settings of every test run."""
 
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -9,6 +10,10 @@ from hypothesis import settings
 # The default deadline is a hidden assertion on time: machines are noisy.
 settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
+
+# A shell starts what it runs behind itself (`make test &`) deaf to Ctrl-C, and so are its programs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -8,15 +8,12 @@ continues the same run, through a journal of its own that is merged at the end.
 import os
 import shutil
 import signal
-import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from types import FrameType
-from typing import IO, BinaryIO, Final, TypeVar
+from typing import Final
 
 from cas.errors import CasError, InvalidInputError
 from cas.ids import CommitId
@@ -28,11 +25,13 @@ from cas.tracking import export
 from cas.tracking.captured.capture import Start
 from cas.tracking.captured.variables import DIR_VARIABLE, JOIN_VARIABLE
 from cas.tracking.ends.ending import FAILED, FINISHED, INTERRUPTED
+from cas.tracking.follow import followed, started
 from cas.tracking.inputs import dataset_name, edge_attrs, input_edge
 from cas.tracking.live import Live
 from cas.tracking.measures import watch_over
 from cas.tracking.names import make_name
 from cas.tracking.privacy import redacted
+from cas.tracking.privacy.cleanlog import CleanLog
 from cas.tracking.privacy.secrets import Taken, scrub_argv
 from cas.tracking.program import Program, argument_params, read_metrics, script_of, subject
 from cas.tracking.ranks import take_over
@@ -48,9 +47,6 @@ from cas.tracking.settings.config import Config, replaced
 from cas.tracking.settings.configfile import passed_on
 from cas.tracking.start import begin, say
 
-T = TypeVar("T")
-PIECE: Final = 64 * 1024
-MAX_LINE: Final = 1024 * 1024
 STDOUT: Final = 1
 STDERR: Final = 2
 
@@ -132,16 +128,18 @@ def _run(
     try:
         watch_over(live, start.config or {})
         _track_inputs(live, program.inputs, cwd)
-        child = _started(program.argv, cwd, {**env, **_joining(live)})
+        child = started(program.argv, cwd, {**env, **_joining(live)}, output, say)
     except BaseException:
         live.discard()
         raise
     log = log_file(repo, live.state.uid)
     try:
-        code = _followed(child, create_log(repo, live.state.uid), output)
+        with create_log(repo, live.state.uid) as file:
+            kept = CleanLog(file)
+            code = followed(child, kept)
         problems = tuple(_gather(live, program, cwd))
         status = {0: FINISHED, -signal.SIGINT: INTERRUPTED, 130: INTERRUPTED}.get(code, FAILED)
-        commit = live.finish(live.moment(status), partial(_logged, live, log))
+        commit = live.finish(live.moment(status), partial(_logged, live, log, kept.taken))
     except BaseException:
         live.abandon()
         raise
@@ -155,83 +153,6 @@ def _insist_on(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
     found = shutil.which(cwd / name if os.path.dirname(name) else name, path=env.get("PATH"))
     if found is None:
         raise InvalidInputError(f"cannot run {name}: there is no such program, or it may not run")
-
-
-def _started(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    program = str(cwd / argv[0]) if os.path.dirname(argv[0]) else argv[0]
-    try:
-        return subprocess.Popen(
-            [program, *argv[1:]], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidInputError(f"cannot run {argv[0]}: {reason}") from error
-
-
-def _followed(child: "subprocess.Popen[bytes]", log: BinaryIO, output: tuple[int, int]) -> int:
-    """Pass on what a program prints, and keep it, until it ends; return its exit code."""
-    lock = threading.Lock()
-    with log as kept, _forwarding(child):
-        pairs = [(pipe, to) for pipe, to in zip((child.stdout, child.stderr), output, strict=True)]
-        threads = [
-            threading.Thread(target=_tee, args=(pipe, to, kept, lock), daemon=True)
-            for pipe, to in pairs
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            _patiently(thread.join)
-        return _patiently(child.wait)
-
-
-@contextmanager
-def _forwarding(child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Pass a SIGTERM on to the program: how it ends is then recorded like any other end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
-
-    before = signal.signal(signal.SIGTERM, forward)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _patiently(wait: Callable[[], T]) -> T:
-    """Wait through Ctrl-C: the terminal sent it to the program too, whose end is what counts."""
-    while True:
-        try:
-            return wait()
-        except KeyboardInterrupt:
-            continue
-
-
-def _tee(source: IO[bytes], to: int, log: IO[bytes], lock: threading.Lock) -> None:
-    """Pass on what comes at once, and log it line by line.
-
-    A line that the other stream cuts in two could hide a secret from the filter.
-    """
-    waiting = b""
-    with source:
-        while data := os.read(source.fileno(), PIECE):
-            with suppress(OSError):  # whoever read our output may be gone: the log goes on
-                _write(to, data)
-            waiting += data
-            whole = len(waiting) if len(waiting) > MAX_LINE else waiting.rfind(b"\n") + 1
-            with lock, suppress(OSError):
-                _write(log.fileno(), waiting[:whole])
-            waiting = waiting[whole:]
-    with lock, suppress(OSError):
-        _write(log.fileno(), waiting)
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _joining(live: Live) -> dict[str, str]:
@@ -280,10 +201,10 @@ def _take_output(live: Live, path: Path) -> None:
     live.add_artifact(name, lambda tx: ingest.add(tx.writer, path, follow=True))
 
 
-def _logged(live: Live, log: Path, tx: Transaction) -> tuple[Items, Items]:
+def _logged(live: Live, log: Path, before: Sequence[Taken], tx: Transaction) -> tuple[Items, Items]:
     """Store the log, and with the record what was taken out of it."""
-    if not log.exists():
-        return {}, {}
-    taken: list[Taken] = []
-    heavy = log_entry(tx, log, taken.append)
-    return redacted.at_the_end(tx, live.captured, {"log.txt": taken}), heavy
+    taken = [*before]  # and what shows itself only where pieces of it stand together
+    heavy = log_entry(tx, log, taken.append) if log.exists() else {}
+    taken.sort(key=attrgetter("line"))
+    counted = live.state.redacted
+    return redacted.at_the_end(tx, live.captured, {"log.txt": taken}, counted), heavy

@@ -22,12 +22,12 @@ from cas.repo.repo import Repo
 from cas.repo.retain.choice import segment
 from cas.repo.trees.contents import Held, inside, top
 from cas.tracking.settings.config import Config
+from cas.tracking.settings.configkeys import EXPORT_FOLDER
 from cas.tracking.start import say
 from cas.tracking.userfile import replacing
 
 FORMAT: Final = "cas record"
 VERSION: Final = 1
-FOLDER: Final = "cas-export"
 FORMS: Final = ("json", "yaml")
 TRACEBACK: Final = b"traceback.txt"
 MAX_TRACEBACK: Final = 1024 * 1024
@@ -102,7 +102,7 @@ def at_end(repo: Repo, config: Config, cwd: Path) -> tuple[Callable[[CommitId], 
     told = config.words.get("export")
     if told is None:
         return ()
-    folder, form = cwd / told.get("folder", FOLDER), told["to"]
+    folder, form = cwd / told.get("folder", EXPORT_FOLDER), told["to"]
     return (lambda id: say(f"wrote {write(repo, id, folder, form)}"),)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import cas, python, reproduced
+from tests.support.runs import CAS, cas, python, reproduced
 
 CONFIG = """\
 experiment: digits
@@ -77,10 +77,22 @@ def test_what_the_program_is_told_stands_over_the_config(here: Path) -> None:
 def test_a_wrong_config_starts_nothing(here: Path) -> None:
     (here / "exp.yaml").write_text("experimnt: x\n")
     done = cas(here, "run", "--config", "exp.yaml", "--", "./show.sh", code=2)
-    assert "exp.yaml: no key 'experimnt'; there are experiment, name" in done.stderr
+    assert "exp.yaml line 1: no key 'experimnt'; there are experiment, name" in done.stderr
     assert done.stdout == ""
     cas(here, "run", "--config", "nope.yaml", "--", "./show.sh", code=3)
     assert not (here / ".cas").exists()
+
+
+def test_a_run_inside_a_run_follows_what_it_is_told_itself(here: Path) -> None:
+    (here / "inner.yaml").write_text("experiment: inner\nparams: {a: 1}\n")
+    inner = f"{CAS} run --config inner.yaml -p a=2 -- ./show.sh"
+    done = cas(here, "run", "--config", "exp.yaml", "--", "sh", "-c", inner)
+    assert '"a": 2' in done.stdout
+    assert shown(here, "inner@latest")["config"]["params"] == {"a": 2}
+    inner = f"{CAS} run -e follows -p training.lr=7 -- ./show.sh"
+    done = cas(here, "run", "--config", "exp.yaml", "--", "sh", "-c", inner)
+    assert '"lr": 7' in done.stdout
+    assert shown(here, "follows@latest")["params"]["training"] == {"lr": 7, "steps": 10}
 
 
 @pytest.mark.slow

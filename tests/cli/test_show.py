@@ -20,6 +20,18 @@ RECORD: Files = {
 }
 
 
+def test_what_a_run_saves_and_keeps(cas: Cas, repo: Repo) -> None:
+    strategy = {"save_steps": 10, "monitor": "acc"}
+    with track("a", name="x", repo=repo.path, strategy=strategy, retention={"last": 2}) as run:
+        id = run.save_checkpoint(model={"w": 1}, step=1, metrics={"acc": 0.5}, best=True).commit
+    words = " ".join(cas("show", "a/x").out.split())
+    assert "strategy: monitor acc save_steps 10" in words
+    assert "retention: last 2" in words
+    assert "best: it was saved as the best of the run" not in words
+    assert "best: it was saved as the best of the run" in " ".join(cas("show", str(id)).out.split())
+    assert cas("show", "a/x", "--json").json["strategy"] == strategy
+
+
 def test_a_commit_in_full(cas: Cas, repo: Repo) -> None:
     data = commit_files(repo, {"d": b""}, ref="datasets/digits", kind="input")
     id = commit_files(

@@ -6,14 +6,17 @@ what would be right, in every environment, chosen or not. Reading files: `config
 Format: docs/format/runconfig.md.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
-from cas.errors import InvalidInputError, NotFoundError
+from cas.errors import InvalidInputError, NotFoundError, no_such
 from cas.repo.retain.retention import Keep
 from cas.repo.retain.vocabulary import as_policy
-from cas.tracking.settings.configkeys import KEYS, PARAMS, shown
+from cas.tracking.settings.configkeys import EXPORT_FOLDER, KEYS, PARAMS, SINK_FILE, shown
+from cas.tracking.settings.lines import Lines
+from cas.tracking.settings.place import NO_LINES, Place
 
 ENVIRONMENT: Final = "environment"
 ENVIRONMENTS: Final = "environments"
@@ -64,29 +67,32 @@ def resolve(
     *,
     environment: str | None = None,
     params: Mapping[str, Any] | None = None,
+    lines: Callable[[], Lines] = NO_LINES,
 ) -> Config:
     """Return what a config says in one environment, with some params replaced.
 
     Without `environment` it is the config's own key of that name, if any. The names of `params` are
-    joined by dots. Raises InvalidInputError that names the key and what is accepted.
+    joined by dots, and `lines` tells the lines of the file. Raises InvalidInputError that names the
+    key, its line and what is accepted.
     """
-    if not isinstance(told, Mapping):
-        raise InvalidInputError(f"{source} is a map of settings, not {shown(told)}")
-    plain = _plain(told, source, [0])
+    top = Place(source, lines=lines)
+    plain = _plain(told, top)
     known = plain.pop(ENVIRONMENTS, None) or {}
     default = plain.pop(ENVIRONMENT, None)
     if not isinstance(known, dict):
-        raise InvalidInputError(f"{source}: {ENVIRONMENTS} are maps by name, not {shown(known)}")
-    checked: dict[str | None, dict[str, Any]] = {None: _checked(plain, source)}
+        raise InvalidInputError(f"{top.at(ENVIRONMENTS)} are maps by name, not {shown(known)}")
+    checked: dict[str | None, dict[str, Any]] = {None: _checked(plain, top)}
     for name, over in known.items():
-        where = f"{source}: {ENVIRONMENTS}.{name}"
+        where = replace(top, within=(ENVIRONMENTS, name))
         if not isinstance(over, Mapping):
             raise InvalidInputError(f"{where} is a map of settings, not {shown(over)}")
         checked[name] = _checked(_merged(plain, over), where)
     chosen = environment or default
     if chosen is not None and (not isinstance(chosen, str) or chosen not in checked):
-        there = f"there are {', '.join(known)}" if known else f"it has no {ENVIRONMENTS}"
-        raise InvalidInputError(f"{source}: no environment {shown(chosen)}; {there}")
+        place = f"{top if environment else top.on((ENVIRONMENT,))}: no environment"
+        if known:
+            raise no_such(place, chosen, known)
+        raise InvalidInputError(f"{place} {shown(chosen)}; it has no {ENVIRONMENTS}")
     words = dict(checked[chosen]) | ({} if chosen is None else {ENVIRONMENT: chosen})
     if params:
         words[PARAMS] = replaced(words.get(PARAMS, {}), params)
@@ -95,13 +101,17 @@ def resolve(
 
 def in_effect(words: Any, source: str) -> Config:
     """Return a config that `resolve` has made before, as it was passed on or recorded."""
-    if not isinstance(words, Mapping):
-        raise InvalidInputError(f"{source} is a map of settings, not {shown(words)}")
-    plain = _plain(words, source, [0])
+    plain = _plain(words, Place(source))
     chosen = plain.pop(ENVIRONMENT, None)
-    return Config(
-        _checked(plain, source) | ({} if chosen is None else {ENVIRONMENT: chosen}), source
-    )
+    checked = _checked(plain, Place(source))
+    return Config(checked | ({} if chosen is None else {ENVIRONMENT: chosen}), source)
+
+
+def written(words: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    """Yield where a run with this config writes beside the repository, or one by default would."""
+    yield folder / (words.get("export") or {}).get("folder", EXPORT_FOLDER)
+    yield folder / SINK_FILE
+    yield from (folder / sink["path"] for sink in words.get("sinks", ()) if "path" in sink)
 
 
 def replaced(params: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,18 +125,16 @@ def replaced(params: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def _checked(words: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _checked(words: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Return the words with every value checked; what is null is not said."""
     found = {}
     for name, value in words.items():
         if name not in KEYS:
-            there = ", ".join([*KEYS, ENVIRONMENT, ENVIRONMENTS])
-            raise InvalidInputError(
-                f"{source}: no key {name!r}; there are {there}: "
-                f"a program's own values stand below {PARAMS}"
-            )
+            known = [*KEYS, ENVIRONMENT, ENVIRONMENTS]
+            error = no_such(f"{place.on((name,))}: no key", name, known)
+            raise InvalidInputError(f"{error} (a program's own values stand below {PARAMS})")
         if value is not None:
-            found[name] = KEYS[name].check(value, f"{source}: {name}")
+            found[name] = KEYS[name].check(value, place.at(name))
     return found
 
 
@@ -164,24 +172,31 @@ def _looked_up(params: Any, name: str) -> Any:
     return _looked_up(params[first], rest)
 
 
-def _plain(value: Any, source: str, count: list[int], depth: int = 0) -> Any:
-    """Return plain data of the given value, bounded; raise InvalidInputError."""
+def _plain(told: Any, top: Place) -> dict[str, Any]:
+    """Return plain data of a map of settings, bounded; raise InvalidInputError."""
+    if not isinstance(told, Mapping):
+        raise InvalidInputError(f"{top} is a map of settings, not {shown(told)}")
+    found: dict[str, Any] = _copied(told, top, [0])
+    return found
+
+
+def _copied(value: Any, place: Place, count: list[int]) -> Any:
     count[0] += 1
-    if count[0] > MAX_VALUES or depth > MAX_DEPTH:
+    if count[0] > MAX_VALUES or len(place.keys) > MAX_DEPTH:
         raise InvalidInputError(
-            f"{source} has more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: that is data"
+            f"{place.source} has more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: "
+            "that is data"
         )
     if isinstance(value, Mapping):
-        found = {}
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
-                raise InvalidInputError(f"{source}: the key {key!r} is no text: put it in quotes")
-            found[key] = _plain(item, source, count, depth + 1)
-        return found
+                where = place.on((*place.keys, str(key)))
+                raise InvalidInputError(f"{where}: the key {key!r} is no text: put it in quotes")
+        return {key: _copied(item, place.at(key), count) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, source, count, depth + 1) for item in value]
+        return [_copied(item, place.at(number), count) for number, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if hasattr(value, "isoformat"):  # TOML has dates and times
         return value.isoformat()
-    raise InvalidInputError(f"{source}: {shown(value)} is no text, number, truth value or list")
+    raise InvalidInputError(f"{place}: {shown(value)} is no text, number, truth value or list")

@@ -7,9 +7,11 @@ Format: docs/format/runconfig.md.
 """
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +23,19 @@ from cas.tracking.captured.variables import (
     JOIN_VARIABLE,
     ORIGINAL_VARIABLE,
 )
-from cas.tracking.settings.config import Config, in_effect, resolve
+from cas.tracking.settings.config import Config, in_effect, replaced, resolve
+from cas.tracking.settings.configkeys import PARAMS
+from cas.tracking.settings.lines import Lines, of_json, of_toml
 
 MAX_SIZE: Final = 1024 * 1024
 OF_START: Final = frozenset({"experiment", "name", "params", "labels", "group", "notes"})
 PYPROJECT: Final = "pyproject.toml"
-TABLE: Final = b"[tool.cas"
+TABLE: Final = re.compile(
+    rb"""^[ \t]*\[{1,2}[ \t]*tool[ \t]*\.[ \t]*["']?cas["']?[ \t]*[].]""", re.MULTILINE
+)
 IN_EFFECT: Final = "in-effect"  # a key of files that cas itself has passed on
 
+Read = tuple[dict[str, Any], Callable[[], Lines]]
 Given = Config | Mapping[str, Any] | str | os.PathLike[str] | None
 
 
@@ -57,17 +64,36 @@ def config(
     if isinstance(told, Mapping):
         return resolve(told, environment=chosen, params=params)
     if told is not None or passed:
-        path = Path(told if told is not None else passed or "")
-        words = read(path)
-        if words.pop(IN_EFFECT, False):
-            return in_effect(words, str(path))
-        return resolve(words, str(path), environment=chosen, params=params)
+        return _of_file(Path(told if told is not None else passed or ""), chosen, params)
     found = _of_project(folder or Path.cwd())
     if found is None:
         # An environment that was named for others means nothing where there is no config.
-        return resolve({}, "the command line", environment=environment, params=params)
-    path, words = found
-    return resolve(words, str(path), environment=chosen, params=params)
+        if environment:
+            raise InvalidInputError(
+                f"no environment {environment!r}: there is no config to take it from; name its file"
+            )
+        return resolve({}, "the command line", params=params)
+    path, (words, lines) = found
+    return resolve(words, str(path), environment=chosen, params=params, lines=lines)
+
+
+def of_command(
+    named: str | None, *, environment: str | None = None, params: Mapping[str, Any] | None = None
+) -> Config:
+    """Return the config that a `cas run` follows, with its own params in it.
+
+    It is a run of its own also inside another: the file that it names itself goes first, and what
+    was passed on to it may be overridden.
+    """
+    if named is None:
+        known = config(environment=environment)
+    else:
+        chosen = environment or os.environ.get(ENVIRONMENT_VARIABLE) or None
+        known = _of_file(Path(named), chosen, None)
+    if not params:
+        return known
+    told = replaced(known.words.get(PARAMS, {}), params)
+    return Config({**known.words, PARAMS: told}, known.source)
 
 
 def said_of_run(config: Config) -> dict[str, Any]:
@@ -80,25 +106,22 @@ def said_of_run(config: Config) -> dict[str, Any]:
     return {name: it for name, it in config.words.items() if not (begun and name in OF_START)}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return what a YAML, JSON or TOML file says; raise InvalidInputError and NotFoundError."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_SIZE + 1)
-    except FileNotFoundError:
-        raise NotFoundError("config", str(path)) from None
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    if len(raw) > MAX_SIZE:
-        raise InvalidInputError(f"{path} is larger than {MAX_SIZE:,} bytes: that is no config")
-    told = _parsed(raw, path)
-    if path.name == PYPROJECT and isinstance(told, dict):
-        told = told.get("tool", {}).get("cas", {})
+def read(path: Path) -> Read:
+    """Return what a YAML, JSON or TOML file says, and what tells its lines.
+
+    Raises InvalidInputError and NotFoundError.
+    """
+    text = _text(path)
+    told, lines = _parsed(text, path)
+    if path.name == PYPROJECT:
+        tool = told.get("tool")
+        told = tool.get("cas") if isinstance(tool, dict) else None
+        lines = partial(of_toml, text, ("tool", "cas"))
     if told is None:
-        return {}
+        return {}, lines
     if not isinstance(told, dict):
-        raise InvalidInputError(f"{path} is not a map of settings")
-    return told
+        raise InvalidInputError(f"{path} is not a map of settings, as `experiment: digits`")
+    return told, lines
 
 
 @contextmanager
@@ -116,34 +139,75 @@ def passed_on(config: Config) -> Iterator[dict[str, str]]:
         Path(path).unlink(missing_ok=True)
 
 
-def _parsed(raw: bytes, path: Path) -> Any:
+def _of_file(path: Path, environment: str | None, params: Mapping[str, Any] | None) -> Config:
+    words, lines = read(path)
+    if words.pop(IN_EFFECT, False):
+        return in_effect(words, str(path))
+    return resolve(words, str(path), environment=environment, params=params, lines=lines)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file that is no longer than a config; raise CasError."""
     try:
-        text = raw.decode("utf-8-sig")
+        with open(path, "rb") as file:
+            raw = file.read(MAX_SIZE + 1)
+    except FileNotFoundError:
+        raise NotFoundError("config", str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInputError(f"cannot read {path}: {reason}") from error
+    if len(raw) > MAX_SIZE:
+        raise InvalidInputError(f"{path} is larger than {MAX_SIZE:,} bytes: that is no config")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InvalidInputError(
+            f"{path} line {line}: it is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8"
+        ) from error
+
+
+def _parsed(text: str, path: Path) -> tuple[Any, Callable[[], Lines]]:
+    if path.suffix not in {".toml", ".json"}:
+        from cas.tracking.settings import yamlfile
+
+        return yamlfile.read(text, str(path)), partial(yamlfile.lines, text)
+    try:
         if path.suffix == ".toml":
             import tomllib
 
-            return tomllib.loads(text)
-        if path.suffix == ".json":
-            import json
+            return tomllib.loads(text), partial(of_toml, text)
+        import json
 
-            return json.loads(text)
+        told = json.loads(text, object_pairs_hook=_once) if text.strip() else None
+        return told, partial(of_json, text)
     except (ValueError, RecursionError) as error:
-        kind = path.suffix.removeprefix(".").upper() or "text"
-        raise InvalidInputError(f"{path} is no {kind}: {error}") from error
-    from cas.tracking.settings import yamlfile
-
-    return yamlfile.read(text, str(path))
+        kind = path.suffix.removeprefix(".").upper()
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InvalidInputError(f"{path} is no {kind}: {reason}") from error
 
 
-def _of_project(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a map of JSON; raise ValueError for a key that stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one map")
+    return found
+
+
+def _of_project(folder: Path) -> tuple[Path, Read] | None:
     """Return the next `pyproject.toml` up to the top of the project that has a table for cas."""
     for place in (folder, *folder.parents):
         path = place / PYPROJECT
         try:
-            if path.is_file() and TABLE in path.read_bytes()[:MAX_SIZE]:
-                return path, read(path)
+            with open(path, "rb") as file:
+                raw = file.read(MAX_SIZE)
         except OSError:
-            pass  # one that may not be read is nobody's config
+            raw = b""  # one that may not be read is nobody's config
+        if TABLE.search(raw):
+            return path, read(path)
         if (place / ".git").exists():
             return None
     return None

@@ -9,18 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cas.errors import InvalidInputError
+from cas.errors import InvalidInputError, no_such
 from cas.repo.annotations import check_label
 from cas.repo.retain.vocabulary import as_policy, as_words
 from cas.tracking.captured.parts import Capture
 from cas.tracking.checkpoints.strategy import as_strategy
 from cas.tracking.names import check_name
 from cas.tracking.privacy.redaction import Redaction
+from cas.tracking.settings.place import Place
+from cas.tracking.sinks.sink import KINDS as SINKS
 from cas.tracking.watching.watch import as_watch
 
 PARAMS: Final = "params"
+# Where things are written of which a config says only that it wants them.
+EXPORT_FOLDER: Final = "cas-export"
+SINK_FILE: Final = "cas.jsonl"
 
-Check = Callable[[Any, str], Any]
+Check = Callable[[Any, Place], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +42,18 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _wrong(path: str, accepted: str, value: object) -> InvalidInputError:
+def _wrong(path: Place, accepted: str, value: object) -> InvalidInputError:
     return InvalidInputError(f"{path} is {accepted}, not {shown(value)}")
 
 
-def _text(value: Any, path: str) -> str:
+def _text(value: Any, path: Place) -> str:
     if not isinstance(value, str) or not value:
         raise _wrong(path, "text", value)
     return value
 
 
 def _named(what: str) -> Check:
-    def check(value: Any, path: str) -> str:
+    def check(value: Any, path: Place) -> str:
         try:
             return check_name(value, what)
         except InvalidInputError as error:
@@ -57,25 +62,25 @@ def _named(what: str) -> Check:
     return check
 
 
-def _switch(value: Any, path: str) -> bool:
+def _switch(value: Any, path: Place) -> bool:
     if not isinstance(value, bool):
         raise _wrong(path, "true or false", value)
     return value
 
 
-def _whole(value: Any, path: str) -> int:
+def _whole(value: Any, path: Place) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
         raise _wrong(path, "a whole number", value)
     return value
 
 
-def _count(value: Any, path: str) -> int:
+def _count(value: Any, path: Place) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 10**12:
         raise _wrong(path, "a whole number from 1", value)
     return value
 
 
-def _seconds(value: Any, path: str) -> float:
+def _seconds(value: Any, path: Place) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value < float("inf"):
         raise _wrong(path, "a number of seconds above 0", value)
@@ -83,7 +88,7 @@ def _seconds(value: Any, path: str) -> float:
 
 
 def _one_of(*words: str) -> Check:
-    def check(value: Any, path: str) -> str:
+    def check(value: Any, path: Place) -> str:
         if value not in words:
             raise _wrong(path, f"one of {', '.join(words)}", value)
         return str(value)
@@ -94,35 +99,35 @@ def _one_of(*words: str) -> Check:
 def _list_of(one: Check) -> Check:
     """Return a check of a list; a value that is none stands for a list of it alone."""
 
-    def check(value: Any, path: str) -> list[Any]:
+    def check(value: Any, path: Place) -> list[Any]:
         items = value if isinstance(value, list) else [value]
-        return [one(item, f"{path}[{number}]") for number, item in enumerate(items)]
+        return [one(item, path.at(number)) for number, item in enumerate(items)]
 
     return check
 
 
 def _map_of(keys: Mapping[str, Check], *, needs: str = "") -> Check:
-    def check(value: Any, path: str) -> dict[str, Any]:
+    def check(value: Any, path: Place) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise _wrong(path, f"a map with keys among {', '.join(keys)}", value)
         for name in value:
             if name not in keys:
-                raise InvalidInputError(f"{path}: no key {name!r}; there are {', '.join(keys)}")
+                raise no_such(f"{path.on((*path.keys, name))}: no key", name, keys)
         if needs and value.get(needs) is None:
             raise InvalidInputError(f"{path}: {needs} is missing")
         told = ((name, item) for name, item in value.items() if item is not None)
-        return {name: keys[name](item, f"{path}.{name}") for name, item in told}
+        return {name: keys[name](item, path.at(name)) for name, item in told}
 
     return check
 
 
-def _params(value: Any, path: str) -> dict[str, Any]:
+def _params(value: Any, path: Place) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _wrong(path, "a map of names to values", value)
     return dict(value)
 
 
-def _label(value: Any, path: str) -> str:
+def _label(value: Any, path: Place) -> str:
     try:
         return check_label(value)
     except InvalidInputError as error:
@@ -132,53 +137,61 @@ def _label(value: Any, path: str) -> str:
 def _by(make: Callable[[Any], object]) -> Check:
     """Return a check of a map that something can be made of, which names its own keys."""
 
-    def check(value: Any, path: str) -> dict[str, Any]:
+    def check(value: Any, path: Place) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise _wrong(path, "a map", value)
         try:
             make(value)
         except InvalidInputError as error:
-            key = path.rpartition(" ")[2]
-            named = str(error).startswith(key)
-            raise InvalidInputError(
-                f"{path.removesuffix(key) if named else f'{path}: '}{error}"
-            ) from error
+            keys = path.keys + _blamed(make, value, str(error))
+            place = path.top if str(error).startswith(path.keys[-1]) else path
+            raise InvalidInputError(f"{place.on(keys)}: {error}") from error
         return dict(value)
 
     return check
 
 
-def _watch(value: Any, path: str) -> Any:
+def _blamed(
+    make: Callable[[Any], object], value: Mapping[str, Any], problem: str
+) -> tuple[str, ...]:
+    """Return the key of a map that is wrong by itself, where it is one key."""
+    for name, item in value.items():
+        try:
+            make({name: item})
+        except InvalidInputError as error:
+            if str(error) == problem:
+                return (name,)
+    return ()
+
+
+def _watch(value: Any, path: Place) -> Any:
     return value if isinstance(value, bool) else _by(as_watch)(value, path)
 
 
-def _every(value: Any, path: str) -> Any:
+def _every(value: Any, path: Place) -> Any:
     if isinstance(value, Mapping):
-        return {name: _count(item, f"{path}.{name}") for name, item in value.items()}
+        return {name: _count(item, path.at(name)) for name, item in value.items()}
     return _count(value, path)
 
 
-def _interval(value: Any, path: str) -> Any:
+def _interval(value: Any, path: Place) -> Any:
     return value if isinstance(value, bool) else _seconds(value, path)
 
 
-def _retention(value: Any, path: str) -> dict[str, Any]:
+def _retention(value: Any, path: Place) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _wrong(path, "a map of rules such as {last: 3, best: 1}", value)
-    try:
-        keep = as_policy(value)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{path}: {error}") from error
+    keep = as_policy(_by(as_policy)(value, path))
     return {} if keep is None else as_words(keep)
 
 
-def _sink(value: Any, path: str) -> dict[str, Any]:
+def _sink(value: Any, path: Place) -> dict[str, Any]:
     return dict(
         _map_of(SINK, needs="kind")({"kind": value} if isinstance(value, str) else value, path)
     )
 
 
-SINK: Final[Mapping[str, Check]] = {"kind": _one_of("jsonl"), "path": _text}
+SINK: Final[Mapping[str, Check]] = {"kind": _one_of(*SINKS), "path": _text}
 EXPORT: Final[Mapping[str, Check]] = {"to": _one_of("json", "yaml"), "folder": _text}
 
 KEYS: Final[Mapping[str, Key]] = {

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from cas.errors import InvalidInputError
+from cas.tracking.settings.lines import NOTHING, Lines, nodes, of_yaml
 
 # The core schema of YAML 1.2, section 10.3: what a plain text is, and how such a one can begin.
 SCHEMA: Final = (
@@ -22,6 +23,9 @@ SCHEMA: Final = (
     ),
     ("merge", r"<<", ["<"]),
 )
+MERGE: Final = "tag:yaml.org,2002:merge"
+MAX_MERGED: Final = 100_000  # pairs of maps that `<<` brings into others
+BREAK: Final = "\n"
 BREAKS: Final = frozenset("\x85\u2028\u2029\ufeff")
 TAG: Final = "tag:yaml.org,2002:"
 
@@ -34,11 +38,26 @@ def read(text: str, name: str) -> Any:
     """
     yaml = _yaml()
     try:
-        return yaml.load(text, Loader=_loader())
+        loader = _loader()(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _insist_on_single_keys(root, name)
+        return loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise InvalidInputError(f"{name} is no YAML: {_told(error)}") from error
-    except (RecursionError, ValueError) as error:
+        raise InvalidInputError(f"{name} is no YAML: {_told(error, text)}") from error
+    except InvalidInputError:
+        raise
+    except RecursionError as error:
+        raise InvalidInputError(f"{name} is no YAML: it is nested too deeply") from error
+    except ValueError as error:
         raise InvalidInputError(f"{name} is no YAML: {error}") from error
+
+
+def lines(text: str) -> Lines:
+    """Return the lines of the keys of a text that `read` has read."""
+    root = _loader()(text).get_single_node()
+    return NOTHING if root is None else of_yaml(root)
 
 
 def write(value: object) -> str:
@@ -62,10 +81,33 @@ def _yaml() -> Any:
     return yaml
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, text: str) -> str:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', None) or error}"
+    at, character = getattr(error, "position", None), getattr(error, "character", None)
+    if isinstance(at, int) and isinstance(character, int):
+        return f"line {text.count(BREAK, 0, at) + 1}: U+{character:04X} may not stand in it"
+    return str(getattr(error, "problem", None) or error)
+
+
+def _insist_on_single_keys(root: Any, name: str) -> None:
+    """Raise InvalidInputError for a map that says a key twice.
+
+    Before anything is made of the text: then maps have what `<<` brings in among their own.
+    """
+    for node in nodes(root):
+        seen: dict[tuple[str, str], int] = {}
+        for key, _ in node.value if node.id == "mapping" else ():
+            if key.id != "scalar" or key.tag == MERGE:
+                continue
+            known, line = (key.tag, key.value), key.start_mark.line + 1
+            if known in seen:
+                raise InvalidInputError(
+                    f"{name} line {line}: the key {key.value!r} stands twice, "
+                    f"on line {seen[known]} too"
+                )
+            seen[known] = line
 
 
 @cache
@@ -75,19 +117,25 @@ def _loader() -> Any:
     yaml: Any = _yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Plain data by the core schema; a key that stands twice is an error."""
+        """Plain data by the core schema."""
 
         yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = {"<<"}
-            for key in [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
-                if key in seen and key != "<<":
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", node.start_mark
-                    )
-                seen.add(key)
-            return super().construct_mapping(node, deep=deep)
+        merged = 0
+
+        def flatten_mapping(self, node: Any) -> None:
+            """Bring in what `<<` names: of maps that double each other, no more than so many."""
+            named = [value for key, value in node.value if key.tag == MERGE]
+            listed = (one.value if one.id == "sequence" else [one] for one in named)
+            sources = [one for some in listed for one in some if one.id == "mapping"]
+            for source in sources:
+                self.flatten_mapping(source)
+            self.merged += sum(len(source.value) for source in sources)
+            if self.merged > MAX_MERGED:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`<<` brings in more than {MAX_MERGED:,} values", node.start_mark
+                )
+            super().flatten_mapping(node)
 
     for kind, pattern, first in SCHEMA:
         Loader.add_implicit_resolver(f"{TAG}{kind}", re.compile(f"(?:{pattern})\\Z"), first)

@@ -175,7 +175,14 @@ def test_yaml_is_read_as_its_version_1_2(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: 1\na: 2\n", "line 1: the key 'a' stands twice"),
+        ("a: 1\na: 2\n", r"^exp.yaml line 2: the key 'a' stands twice, on line 1 too$"),
+        ("x: {b: 1}\na:\n  - c: 1\n    d: 1\n    c: 2\n", "line 5: the key 'c' stands twice"),
+        ("\ta: 1", "exp.yaml is no YAML: line 1"),
+        ("a: b\n\0", r"^exp.yaml is no YAML: line 2: U\+0000 may not stand in it$"),
+        ("a: &a {<<: *a}", "exp.yaml"),
+        ("a: 1\n---\na: 2", "line 2: but found another document"),
+        ("a: !!set {b}", "that is data|no text, number"),
+        ("text", "not a map of settings"),
         ("a: [1", "exp.yaml is no YAML: line"),
         ("a: !!python/object/apply:os.system ['true']", "exp.yaml is no YAML: line 1"),
         ("a: &a [*a]", "that is data"),
@@ -185,8 +192,9 @@ def test_yaml_is_read_as_its_version_1_2(text: str, value: object) -> None:
 )
 def test_a_file_that_is_no_config_is_refused(here: Path, text: str, problem: str) -> None:
     (here / "exp.yaml").write_text(text)
-    with pytest.raises(InvalidInputError, match=problem):
-        resolve(read(Path("exp.yaml")), "exp.yaml")
+    with pytest.raises(InvalidInputError, match=problem) as caught:
+        config("exp.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_bomb_of_aliases_is_not_unfolded(here: Path) -> None:
@@ -197,11 +205,131 @@ def test_a_bomb_of_aliases_is_not_unfolded(here: Path) -> None:
         config("exp.yaml")
 
 
+def test_a_bomb_of_merges_is_not_unfolded(here: Path) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 60)]
+    (here / "exp.yaml").write_text("params:\n" + "".join(f"  {line}\n" for line in lines))
+    with pytest.raises(InvalidInputError, match=r"line \d+: `<<` brings in more than 100,000"):
+        config("exp.yaml")
+
+
+def test_what_a_map_takes_over_is_no_key_that_stands_twice(here: Path) -> None:
+    text = "a: &a {x: 1, y: 1}\nouter:\n  inner: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n"
+    found = yamlfile.read(text, "x")
+    assert (found["outer"], found["c"]) == ({"inner": {"x": 2, "y": 1}}, {"x": 2, "y": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.yaml", "seed: 1\n\nretension: {}\n", "a.yaml line 3: no key 'retension'"),
+        ("a.yaml", "labels:\n  - a\n  - 5\n", r"a.yaml line 3: labels\[1\]: a label"),
+        ("a.yaml", "watch:\n  jump: 1\n  jmup: 2\n", "a.yaml line 3: watch: no rule 'jmup'"),
+        ("a.yaml", "retention:\n  last: 1\n  best: x\n", "a.yaml line 3: retention: "),
+        ("a.yaml", "strategy:\n\n  mode: up\n", "a.yaml line 3: strategy: mode is"),
+        ("a.yaml", "params:\n  a:\n    2: 1\n", r"a.yaml line 3: params.a: the key 2 is no text"),
+        ("a.yaml", "environments:\n  p: 5\n", "a.yaml line 2: environments.p is a map"),
+        (
+            "a.yaml",
+            "seed: 1\nenvironments:\n  p:\n    seed: x\n",
+            "a.yaml line 4: environments.p: seed is a whole number",
+        ),
+        ("a.yaml", "environments: {p: {}}\nenvironment: q\n", "a.yaml line 2: no environment 'q'"),
+        (
+            "a.json",
+            '{"params": {"se\\"ed": [{"x": 1}, "{"]},\n\n"log_every": {"a": 1,\n"b": 0}}',
+            r"a.json line 4: log_every\.b is a whole",
+        ),
+        (
+            "a.toml",
+            'notes = """\nseed = 1\n"""\n[params]\nseed = 2\n[watch]\njump = 1\njmup = 2\n',
+            "a.toml line 8: watch: no rule 'jmup'",
+        ),
+        ("a.toml", "seed = 1\nexport.to = 'x'\n", r"a.toml line 2: export\.to is one of"),
+        ("a.toml", "[[sinks]]\nkind = 'x'\n", r"a.toml line 1: sinks\[0\]\.kind is one of"),
+        (
+            "pyproject.toml",
+            "[project]\nname = 'x'\n[tool.other]\nseed = 1\n[tool.cas]\nseed = 'x'\n",
+            "pyproject.toml line 6: seed is a whole number",
+        ),
+    ],
+)
+def test_an_error_names_the_line(here: Path, name: str, text: str, problem: str) -> None:
+    (here / name).write_text(text)
+    with pytest.raises(InvalidInputError, match=f"^{problem}"):
+        config(name)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ({"retension": {}}, "retention"),
+        ({"strategy": {"save_step": 5}}, "save_steps"),
+        ({"retention": {"lats": 3}}, "last"),
+        ({"capture": {"pakages": True}}, "packages"),
+        ({"watch": {"jmup": 1}}, "jump"),
+        ({"redaction": {"name": []}}, "names"),
+        ({"sinks": [{"kin": "jsonl"}]}, "kind"),
+        ({"environment": "prod", "environments": {"production": {}}}, "production"),
+    ],
+)
+def test_what_was_meant_is_named(told: Any, meant: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"did you mean {meant}\?"):
+        resolve(told)
+
+
+def test_lines_are_found_where_much_stands_behind_a_name() -> None:
+    text = "params:\n  a: &a {x: 1}\n  b: *a\n  c: {<<: *a}\nseed: x\n"
+    found = yamlfile.lines(text)
+    assert (found["params", "b"], found["params", "c"], found["seed",]) == (3, 4, 5)
+    shared = [path for path in found if path[-1] == "x"]
+    assert len(shared) == 1  # it is gone into once
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"", {}),
+        (b"# nothing\n", {}),
+        (b"\xef\xbb\xbfseed: 1\n", {"seed": 1}),
+        (b"seed: 1\r\nnotes: x\r\n", {"seed": 1, "notes": "x"}),
+    ],
+)
+def test_files_as_editors_write_them(here: Path, raw: bytes, found: object) -> None:
+    (here / "a.yaml").write_bytes(raw)
+    assert config("a.yaml").words == found
+    (here / "link.yaml").symlink_to("a.yaml")
+    assert config("link.yaml").words == found
+
+
+def test_an_empty_json_says_nothing_and_a_key_in_it_stands_once(here: Path) -> None:
+    (here / "a.json").write_text(" \n")
+    assert config("a.json").words == {}
+    (here / "a.json").write_text('{"params": {"a": 1, "a": 2}}')
+    with pytest.raises(InvalidInputError, match=r"a.json is no JSON: the key 'a' stands twice"):
+        config("a.json")
+
+
+def test_what_can_be_read_by_nobody_is_named(here: Path) -> None:
+    (here / "a.yaml").write_bytes(b"seed: 1\nnotes: caf\xe9\n")
+    with pytest.raises(InvalidInputError, match=r"a\.yaml line 2: it is not UTF-8"):
+        config("a.yaml")
+    (here / "large.yaml").write_bytes(b"#" * 2_000_000)
+    with pytest.raises(InvalidInputError, match="larger than 1,048,576 bytes"):
+        config("large.yaml")
+    with pytest.raises(InvalidInputError, match=r"cannot read .*: Is a directory"):
+        config(here)
+    (here / "broken.yaml").symlink_to("nowhere")
+    with pytest.raises(NotFoundError, match=r"config broken\.yaml not found"):
+        config("broken.yaml")
+
+
 def test_json_and_toml_say_the_same(here: Path) -> None:
     (here / "a.json").write_text(json.dumps(WHOLE))
     (here / "a.toml").write_text('experiment = "digits"\n[params]\nday = 2024-01-02\n')
     assert config("a.json") == resolve(WHOLE, "a.json")
     assert config("a.toml").params == {"day": "2024-01-02"}
+    assert read(Path("a.json"))[0] == WHOLE
     with pytest.raises(NotFoundError, match="config nope"):
         config("nope.yaml")
 
@@ -210,13 +338,15 @@ def test_the_project_has_a_config_of_its_own(here: Path, monkeypatch: pytest.Mon
     (here / "pyproject.toml").write_text('[tool.cas]\nexperiment = "of-project"\n')
     below = here / "src"
     below.mkdir()
-    (below / "pyproject.toml").write_text("[tool.other]\na = 1\n")
+    (below / "pyproject.toml").write_text("[tool.casual]\na = 1\n")
     monkeypatch.chdir(below)
     assert config().words == {"experiment": "of-project"}
     (below / ".git").mkdir()
     assert config().words == {}
     monkeypatch.setenv("CAS_ENV", "production")
     assert config().words == {}
+    with pytest.raises(InvalidInputError, match="no environment 'x': there is no config"):
+        config(environment="x")
     with pytest.raises(InvalidInputError, match="no environment 'production'"):
         config(here / "pyproject.toml")
 

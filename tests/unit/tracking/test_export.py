@@ -11,12 +11,14 @@ import pytest
 
 import cas
 from cas.errors import InvalidInputError
+from cas.ids import CommitId
 from cas.repo.repo import Repo
 from cas.repo.revision import resolve
-from cas.tracking.export import dumps, record, write
+from cas.tracking.export import dumps, record, save, write
 from cas.tracking.labels import label, note
 from cas.tracking.settings import yamlfile
 from tests.support.runs import cas as command
+from tests.support.runs import python
 
 PAGE = Path(__file__).parents[3] / "docs/format/export.md"
 
@@ -86,6 +88,13 @@ def test_a_file_is_replaced_as_a_whole(told: dict[str, Any], here: Path) -> None
         write(repo, id, here / "file", "json")
 
 
+def test_a_folder_is_no_file_to_write(told: dict[str, Any], here: Path) -> None:
+    for place in (Path(), Path("/"), here):
+        with pytest.raises(InvalidInputError, match="it is a folder"):
+            save(place, "x")
+    assert list(here.glob(".*-????????")) == []
+
+
 def test_the_command_writes_the_same(told: dict[str, Any], here: Path) -> None:
     assert json.loads(command(here, "export", "exp/r").stdout) == told
     command(here, "export", "exp/r", "-o", "r.yaml")
@@ -113,3 +122,30 @@ def test_cas_run_exports_too(here: Path) -> None:
     command(here, "run", "--config", "exp.json", "-e", "exp", "--", "true")
     told = json.loads((here / "cas-export/exp/r.json").read_text())
     assert (told["command"]["argv"], told["status"]) == (["true"], "finished")
+
+
+def test_what_a_config_has_written_is_no_code_of_the_next_run(here: Path) -> None:
+    words = {
+        "experiment": "e",
+        "export": {"to": "json", "folder": "out/records"},
+        "sinks": ["jsonl", {"kind": "jsonl", "path": "out/points.json"}],
+    }
+    (here / "out").mkdir()
+    (here / "out" / "kept.py").write_text("x = 1")
+    script = f"import cas\nwith cas.track(config={words!r}) as run: run.log({{'a': 1}})\n"
+    (here / "train.py").write_text(script)
+    for _ in range(2):
+        python(here, "train.py")
+    assert (here / "cas.jsonl").exists()
+    assert len(list((here / "out" / "records" / "e").iterdir())) == 2
+    repo = Repo.open(here / ".cas")
+    codes = {repo.lookup(repo.commit(id).tree, b"code") for id in _ends(repo)}
+    assert len(codes) == 1
+    (code,) = codes
+    assert code is not None
+    names = [entry.name for entry in repo.entries(code.id)]
+    assert names == [b"out", b"train.py"]
+
+
+def _ends(repo: Repo) -> list[CommitId]:
+    return [id for ref, id in repo.root.refs.items() if ref.startswith("runs/")]
