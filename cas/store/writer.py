@@ -6,8 +6,10 @@ is given to store must not change until `seal`: where it does all the same, that
 Format: docs/format/pack.md, docs/format/recipe.md.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -15,7 +17,7 @@ from typing import Final
 from cas.backend.base import Backend
 from cas.codec.chunker import Chunker, ContentDefined, Fixed
 from cas.codec.element import Element
-from cas.errors import CorruptionError, InvalidInputError
+from cas.errors import CasError, CorruptionError, InvalidInputError
 from cas.ids import (
     BlobHasher,
     BlobId,
@@ -78,6 +80,8 @@ class ObjectWriter:
         self._unnamed = False  # packs are sealed whose names are not durable yet
         self._placed_bytes = 0
         self._given_up = False
+        self._handed_out = False  # somebody may publish what was sealed
+        self._pid = os.getpid()
         self._lock = threading.RLock()  # publishing has a thread of its own
 
     def has(self, id: ObjectId) -> bool:
@@ -203,6 +207,7 @@ class ObjectWriter:
             if self._unnamed:
                 self._backend.sync("packs/")
                 self._unnamed = False
+            self._handed_out = True
             return list(self.packs.values())
 
     def forget(self, packs: Iterable[bytes]) -> None:
@@ -220,9 +225,10 @@ class ObjectWriter:
         self._recipes.clear()
 
     def discard(self) -> None:
-        """Give up: remove the packs that are not sealed; sealed ones are gc's to sweep.
+        """Give up: remove the packs that nobody can have published.
 
-        Another thread may be sealing when Ctrl-C comes: it ends first, or seals nothing any more.
+        Those that `seal` has returned are gc's to sweep. Another thread may be sealing when Ctrl-C
+        comes: it ends first, or seals nothing any more.
         """
         with self._lock:
             self._given_up = True
@@ -231,6 +237,11 @@ class ObjectWriter:
             for writer in self._open.values():
                 writer.discard()
             self._open.clear()
+            # On a full disk each attempt would leave some. In a forked child they are the parent's.
+            if not self._handed_out and os.getpid() == self._pid:
+                for info in self.packs.values():
+                    with suppress(CasError):
+                        self._backend.delete(info.key)
 
     def _meta(self, kind: Kind, id: ObjectId, canonical: bytes) -> None:
         if not self.has(id):

@@ -77,6 +77,16 @@ def test_a_newer_root_that_lists_what_has_not_come_is_passed_over_and_named(
     assert f"root {repo.root.seq} ({newest_pack(repo)} is not here whole)" in line
 
 
+def test_a_pack_that_has_come_in_part_has_not_come(repo: Repo, tmp_path: Path) -> None:
+    path = copy_of(repo, tmp_path)
+    os.truncate(path / newest_pack(repo), 100)
+    copy = opened(path)
+    told: list[str] = []
+    copy.tell = told.append
+    assert copy.refresh().seq == repo.refresh().seq - 1
+    assert len(told) == 1
+
+
 def test_the_library_warns(repo: Repo, tmp_path: Path) -> None:
     path = copy_of(repo, tmp_path)
     (path / newest_pack(repo)).unlink()

@@ -42,6 +42,42 @@ def rows(shelf: Shelf) -> list[tuple[PackClass, Kind, int]]:
     )
 
 
+class TestGivenUp:
+    """Three packs of data are full and sealed when it is given up."""
+
+    @pytest.fixture
+    def writer(self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> ObjectWriter:
+        monkeypatch.setattr(writing, "PACK_LEAST", 400 * KIB)
+        writer = shelf.writer()
+        for seed in range(3):
+            writer.blob(noise(seed, 500 * KIB))
+        writer.tree(b"\x80")
+        assert writer.stored > MIB
+        return writer
+
+    def test_what_nobody_was_handed_goes(self, shelf: Shelf, writer: ObjectWriter) -> None:
+        assert list(shelf.backend.scan("packs/"))
+        writer.discard()
+        assert list(shelf.backend.scan("packs/")) == []
+
+    def test_what_somebody_may_have_published_stays(
+        self, shelf: Shelf, writer: ObjectWriter
+    ) -> None:
+        packs = writer.seal()
+        writer.blob(noise(9, 300 * KIB))
+        writer.discard()
+        assert {info.key for info in shelf.backend.scan("packs/")} == {pack.key for pack in packs}
+
+    def test_a_forked_child_leaves_its_parent_what_is_sealed(
+        self, shelf: Shelf, writer: ObjectWriter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there = {info.key for info in writer.packs.values()}
+        monkeypatch.setattr("cas.store.writer.os.getpid", lambda: -1)
+        writer.discard()
+        assert there
+        assert {info.key for info in shelf.backend.scan("packs/")} == there
+
+
 class TestPlaces:
     def test_a_small_transaction_is_one_metadata_pack(self, shelf: Shelf) -> None:
         writer = shelf.writer()
