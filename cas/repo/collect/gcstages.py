@@ -67,13 +67,16 @@ def rest(repo: Repo, done: GcPlan, planned: GcPlan, root: Root) -> GcPlan:
 
 
 def _stand_ins(done: GcPlan, live: Live) -> Iterator[Place]:
-    """Yield what was not copied, because a pack that stays holds it too: that one counts now."""
+    """Yield what was not copied, because a pack that stays holds it too: that one counts now.
+
+    Of a pack that counts as dead all that lives may stand elsewhere as well.
+    """
     import numpy as np
 
     before = done.marked
-    for rewrite in done.rewrites:
-        low, high = before.store.span(rewrite.pack)
-        twins = before.store.table().twins[low:high] & (before.array(rewrite.pack) != 0)
+    for pack in (*done.dead, *(rewrite.pack for rewrite in done.rewrites)):
+        low, high = before.store.span(pack)
+        twins = before.store.table().twins[low:high] & (before.array(pack) != 0)
         for number in np.flatnonzero(twins).tolist():
             id = before.store.joined.row(low + number).id
             if id in live:
