@@ -1,7 +1,7 @@
 """What keeps a failure of tracking away from the training loop: the base of all that a run offers.
 
-While a run is open, the first failure of each call warns, and `finish` raises. In a forked child
-the run is its parent's: there every call does nothing.
+While a run is open, the first failure of each call warns (a cause once), and `finish` raises. In a
+forked child the run is its parent's: there every call does nothing.
 """
 
 import functools
@@ -66,7 +66,7 @@ class Guarded:
         self._pid = _process.pid
         self._problems: list[str] = []  # what failed, the first of them
         self._failures = 0  # how many calls did
-        self._warned_of: set[str] = set()  # of which calls the user knows
+        self._told: set[str] = set()  # which calls and which causes the user knows of
         self._late: list[tuple[str, Exception]] = []  # what failed behind the loop meanwhile
         self._ended = False
         self._told_child = mmap.mmap(-1, 1)  # of the process and all that are forked from it
@@ -136,7 +136,7 @@ class Guarded:
             self._failed(call, error)
 
     def _failed(self, method: str, error: Exception) -> None:
-        """Keep a failure for the end, and tell the first one of each call.
+        """Keep a failure for the end; tell the first one of each call, and each cause once.
 
         A wrong value at step 1 must not hide that no checkpoint can be saved at step 90,000.
         """
@@ -146,6 +146,6 @@ class Guarded:
         if len(self._problems) < MOST_PROBLEMS:
             self._problems.append(problem)
         call = method.partition(":")[0]
-        if call not in self._warned_of:
-            self._warned_of.add(call)
+        if not self._told & {call, text}:
+            self._told |= {call, text}
             say(f"warning: {problem} (training goes on; finish() will raise)")
