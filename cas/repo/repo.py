@@ -67,6 +67,7 @@ class Repo:
         self.skipped: tuple[Skipped, ...] = ()  # newer roots of which not everything is here
         self._root: Root | None = None
         self._seen = 0  # the highest number of a root that is known to have been here
+        self._missing = 0  # such a number, when the newest root that was found was a lower one
         self.store = PackedStore(self.backend, lambda: self.refresh().packs)
 
     @classmethod
@@ -117,8 +118,10 @@ class Repo:
             self._root = self._first_seen()
         else:
             hint = 0 if self._root else self.hinted()
-            self._seen = max(self._seen, hint, self._root.seq if self._root else 0)
+            # Of the moment before: another thread may find the root that this one is publishing.
+            seen = self._seen = max(self._seen, hint, self._root.seq if self._root else 0)
             newest = roots.newest(self.backend, hint, self._root)
+            self._missing = seen if seen > newest.seq else 0
             if not self.skipped or newest.seq > self.skipped[0].seq:
                 self._root, self.skipped = newest, ()
         assert self._root is not None
@@ -180,14 +183,14 @@ class Repo:
 
     def lost_no_more(self) -> None:
         """Forget of a root that is gone: somebody has said that it is given up."""
-        self._seen = 0
+        self._seen = self._missing = 0
         self.backend.write_hint(LOST, "")
 
     def adopt(self, root: Root) -> None:
         """Take a root that this handle has just published as the newest."""
-        if self._seen >= root.seq:
-            self.backend.write_hint(LOST, str(self._seen))
-        self._seen = root.seq
+        if self._missing >= root.seq:
+            self.backend.write_hint(LOST, str(self._missing))
+        self._seen, self._missing = root.seq, 0
         self._root = root
         self.backend.write_hint(HINT, str(root.seq))
 

@@ -2,16 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cas.errors import CorruptionError, RefusedError
 from cas.ids import CommitId
 from cas.objects.commit import DRAFT, Commit, JournalPosition
+from cas.repo import root as roots
 from cas.repo.check import fsck, lostroots, repair
 from cas.repo.collect import gc
 from cas.repo.layout import HOLDS, JOURNALS, MAIN, OPEN, PACKS, ROOTS, root_key
 from cas.repo.repo import Repo
+from cas.repo.root import Root
 from cas.repo.transaction import Transaction, transact
 from tests.support.builders import (
     RunBuilder,
@@ -249,3 +252,20 @@ def test_old_roots_that_are_damaged_are_given_up_too(repo: Repo) -> None:
         set_ref(repo, name, repo.root.refs[MAIN])
     (repo.path / root_key(repo.refresh().seq - 1)).unlink()
     assert len(errors(repo)) == 1
+
+
+def test_a_root_that_another_thread_finds_first_is_not_lost(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = roots.publish
+
+    def seen_by_others(*args: Any) -> Root:
+        root = publish(*args)
+        repo.refresh()  # as another thread that has this handle too
+        repo.refresh()
+        return root
+
+    monkeypatch.setattr(roots, "publish", seen_by_others)
+    commit_files(repo, {"b": noise(2, 3000)})
+    assert repo.lost() == 0
+    assert errors(repo) == []
