@@ -195,7 +195,9 @@ class _Collection:
         return True
 
     def _again(self) -> GcPlan:
-        mine = frozenset(self._writer.packs) | {info.name for info in self._unfit}
+        # Of the copies those too that stand in a pack which is open still.
+        mine = frozenset((*self._writer.packs, *self._writer.own.values()))
+        mine |= {info.name for info in self._unfit}
         return _decided(self._repo, None, self._operation.id.hex(), mine, self._progress)
 
     def _done(self, planned: GcPlan) -> GcPlan:

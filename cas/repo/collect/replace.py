@@ -26,12 +26,17 @@ def swap(
     leaving: Iterable[PackInfo],
     coming: Iterable[PackInfo],
 ) -> Root | None:
-    """Take packs off the list and list others; None when the root has moved on."""
-    going = {info.name: info for info in leaving}
+    """Take packs off the list and list others; None when the root has moved on.
+
+    What comes does not leave: it may have been taken for a file that nobody owns while it was open.
+    """
+    coming = tuple(coming)
+    came = {info.name for info in coming}
+    going = {info.name: info for info in leaving if info.name not in came}
     known = {info.name for info in base.condemned}
     after = base.follow(
         operation,
-        packs=tuple(info for info in base.packs if info.name not in going) + tuple(coming),
+        packs=tuple(info for info in base.packs if info.name not in going) + coming,
         condemned=base.condemned + tuple(i for name, i in going.items() if name not in known),
     )
     return published(repo, after)

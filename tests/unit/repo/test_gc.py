@@ -16,11 +16,12 @@ from cas.repo import gate
 from cas.repo import root as roots
 from cas.repo.collect import gc, gcplan, gctidy
 from cas.repo.collect.gcplan import GcPlan
+from cas.repo.collect.replace import swap
 from cas.repo.layout import HOLDS, MAIN, SESSIONS
 from cas.repo.packfiles import pack_files as pack_files_of
 from cas.repo.repo import Repo
 from cas.repo.session import Session
-from cas.repo.transaction import Transaction, transact
+from cas.repo.transaction import Transaction, begun, transact
 from cas.store.pack import PackClass
 from cas.store.packed import PackedStore
 from cas.store.pinned import PinnedStore
@@ -638,3 +639,14 @@ def test_a_lying_index_file_cannot_make_it_delete_what_lives(repo: Repo) -> None
     liar = reopened(repo)
     assert liar.store.locate(id) is None
     assert gc.plan(liar).empty
+
+
+def test_a_pack_that_comes_is_not_condemned_as_well(repo: Repo) -> None:
+    """It may stand among what leaves: a copy that was open when somebody looked for strays."""
+    commit_files(repo, {"a": noise(1, 3000)})
+    base = repo.refresh()
+    (pack,) = base.packs[-1:]
+    operation = begun(repo, "gc")
+    after = swap(repo, base, operation, [pack], [pack])
+    assert after is not None
+    assert pack.name not in {info.name for info in after.condemned}
